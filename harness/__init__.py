@@ -1,0 +1,1 @@
+"""Watches, explains and smoke-tests any training process; never imports torch."""

@@ -1,0 +1,1 @@
+"""Trains a Native Sparse Attention language model."""

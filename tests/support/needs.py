@@ -1,0 +1,83 @@
+"""Capabilities that a test may need, and what is missing here.
+
+A missing capability skips a test with its reason; CI names, in NSA_EXPECTED_CAPABILITIES, those that it
+expects, and there a missing one fails instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+_MODULES = ("torch", "transformers", "datasets", "tokenizers", "pyarrow", "pydantic", "yaml", "tensorboard", "numpy")
+_PROGRAMS = {"py-spy": "py-spy", "tmux": "tmux", "promtool": "promtool", "git": "git"}
+
+
+@lru_cache(maxsize=None)
+def missing(capability: str) -> str | None:
+    """Return why `capability` is missing on this machine, or None when it is there."""
+    if capability in _MODULES:
+        return None if importlib.util.find_spec(capability) else f"{capability} is not installed"
+    if capability in _PROGRAMS:
+        beside = Path(sys.executable).parent / _PROGRAMS[capability]
+        found = beside.exists() or shutil.which(_PROGRAMS[capability])
+        return None if found else f"no program {_PROGRAMS[capability]} on PATH"
+    if capability == "root":
+        return None if os.geteuid() == 0 else "not root"
+    if capability == "tmpfs":
+        return _cannot_mount()
+    if capability == "cuda":
+        if missing("torch"):
+            return missing("torch")
+        import torch
+
+        return None if torch.cuda.is_available() else "torch sees no CUDA device"
+    raise AssertionError(f"unknown capability {capability!r}: add it to tests/support/needs.py")
+
+
+def _cannot_mount() -> str | None:
+    """Whether a private mount namespace with a small tmpfs can be made (root, or user namespaces)."""
+    try:
+        done = subprocess.run(
+            ["unshare", "--mount", "--", "mount", "-t", "tmpfs", "-o", "size=64k", "none", "/mnt"],
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"cannot mount a tmpfs: {error}"
+    return None if done.returncode == 0 else f"cannot mount a tmpfs: {done.stderr.decode(errors='replace').strip()}"
+
+
+def expected() -> frozenset[str]:
+    """The capabilities that this run promises to have."""
+    return frozenset(filter(None, os.environ.get("NSA_EXPECTED_CAPABILITIES", "").split(",")))
+
+
+def check(*capabilities: str) -> str | None:
+    """Return why a test cannot run, or None; fails where the missing capability was expected."""
+    for capability in capabilities:
+        reason = missing(capability)
+        if reason is None:
+            continue
+        if capability in expected():
+            pytest.fail(f"{capability} was expected here (NSA_EXPECTED_CAPABILITIES) but: {reason}", pytrace=False)
+        return f"needs {capability}: {reason}"
+    return None
+
+
+def require(module: str) -> ModuleType:
+    """Import `module` for a test module, or skip all of it with the reason."""
+    reason = check(module)
+    if reason:
+        pytest.skip(reason, allow_module_level=True)
+    return importlib.import_module(module)
