@@ -1,0 +1,406 @@
+"""When is silence too long? A limit per rank and stage, learned from the run itself.
+
+Pure: no clock, no files, no processes; `now` is handed in. What a stall *is* (which thread waits for what)
+is not decided here: a Suspicion only says "no progress for T seconds, and T is over this stage's limit".
+
+How a limit is learned. A *gap* is the time between two movements of progress in one place (a stage, or, in
+`train`, the phases `checkpoint` and `eval`, which are stages to us). Over the last `WINDOW` gaps of the
+place:
+
+    limit = max(floor, MEDIAN_FACTOR x median, SPREAD_FACTOR x second largest)
+
+The second largest, not the largest: what happened once (a compile, a stall that resolved itself) teaches
+nothing, what happened twice is this run's habit (an evaluation inside every 50th step). Hence the *learned
+spread*: any gap up to `SPREAD_FACTOR` times the second largest of the last `WINDOW` gaps. No gap within it
+raises a suspicion. The first step (compile, warm-up, cold caches) and stages seen too seldom have generous
+fixed limits; so does everything while fewer than `MIN_GAPS` gaps are known.
+
+Time in which we did not look (Ctrl-Z on the whole run, a supervisor starved of CPU) is not the trainer's
+idleness: of the time between two observations at most `MAX_TICK_SECONDS` count. A suspended machine needs
+nothing: CLOCK_MONOTONIC stands still.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.watch.progress import Progress
+
+WINDOW = 256
+MIN_GAPS = 16
+MEDIAN_FACTOR = 10.0
+SPREAD_FACTOR = 3.0
+MAX_TICK_SECONDS = 2.0
+# Between the first step and MIN_GAPS: recompilations and cold caches are still likely.
+YOUNG_FLOOR_SECONDS = 60.0
+# A visit to a slow stage may take far longer than the one before (a busy disk, a larger file).
+SLOW_STAGE_FLOOR_SECONDS = 120.0
+SLOW_STAGE_MIN_GAPS = 5
+# A silent log with an idle tree is suspicious once the silence is out of the log's rhythm ...
+LOG_FLOOR_SECONDS = 60.0
+LOG_MIN_GAPS = 8
+IDLE_TREE_SECONDS = 120.0
+# ... a silent log with a busy tree only much later: long computations print nothing.
+BUSY_FLOOR_SECONDS = 600.0
+BUSY_FACTOR = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rule:
+    """How the limit of one place is made: fixed until `min_gaps` are known, then learned above a floor."""
+
+    first_seconds: float
+    floor_seconds: float = SLOW_STAGE_FLOOR_SECONDS
+    min_gaps: int = SLOW_STAGE_MIN_GAPS
+
+
+# Fixed limits are ten to a hundred times what these stages take on a healthy machine with cold caches:
+# importing torch from a network disk takes minutes, compiling a large model a quarter of an hour.
+_RULES: Mapping[str, _Rule] = {
+    "boot": _Rule(first_seconds=900.0),  # also the only stage of a trainer that never names one
+    "import": _Rule(first_seconds=600.0),
+    "config": _Rule(first_seconds=120.0),
+    "distributed": _Rule(first_seconds=600.0),
+    "tokenizer": _Rule(first_seconds=300.0),
+    "dataset": _Rule(first_seconds=600.0),
+    "model": _Rule(first_seconds=300.0),
+    "optimizer": _Rule(first_seconds=300.0),
+    "resume": _Rule(first_seconds=600.0),
+    "first_batch": _Rule(first_seconds=300.0),
+    "compile": _Rule(first_seconds=1800.0),
+    "first_step": _Rule(first_seconds=900.0),
+    "train": _Rule(first_seconds=900.0, floor_seconds=5.0, min_gaps=MIN_GAPS),
+    "eval": _Rule(first_seconds=600.0),
+    "checkpoint": _Rule(first_seconds=600.0),
+    "download": _Rule(first_seconds=300.0),
+    "finish": _Rule(first_seconds=300.0),
+    "log": _Rule(first_seconds=600.0, floor_seconds=LOG_FLOOR_SECONDS, min_gaps=LOG_MIN_GAPS),
+    "activity": _Rule(first_seconds=600.0, floor_seconds=600.0),
+}
+_UNKNOWN = _Rule(first_seconds=300.0)
+_MAX_STAGE_BYTES = 31  # wire.py stores no longer names
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """How long a place may stay silent, and why just so long; infinite when switched off."""
+
+    seconds: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspicion:
+    """No progress for `idle_seconds`, which is over the limit of the place it is in."""
+
+    rank: int | None
+    stages: tuple[str, ...]
+    stage: str
+    phase: str | None
+    step: int | None
+    idle_seconds: float
+    limit_seconds: float
+    why: str
+    since_monotonic_seconds: float
+    since_wall_seconds: float
+    summary: str
+
+    @property
+    def where(self) -> str:
+        """The place as the terminal names it: `train/data`."""
+        return "/".join((*self.stages, self.phase) if self.phase else self.stages) or self.stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What `--stall-timeout` set: seconds by stage, and for every stage not named; infinite means off."""
+
+    every: float | None = None
+    stages: Mapping[str, float] = field(default_factory=dict)
+
+    def values(self) -> tuple[float, ...]:
+        """Every limit that was set."""
+        return (*self.stages.values(), *([] if self.every is None else [self.every]))
+
+    def limit(self, place: str) -> Limit | None:
+        """The limit set by hand for `place`, if one was."""
+        # `train` covers its first step, unless that is named itself.
+        names = (place, "train") if place == "first_step" else (place,)
+        for name in names:
+            if name in self.stages:
+                return _set_by_hand(self.stages[name], f"--stall-timeout {name}={_plain(self.stages[name])}")
+        if self.every is None or place == "busy":
+            return None
+        return _set_by_hand(self.every, f"--stall-timeout {_plain(self.every)}")
+
+
+def parse_overrides(text: str) -> Overrides:
+    """Read `60`, `train=60,dataset=5m` or `off`; UsageError names what it cannot read."""
+    every: float | None = None
+    stages: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            if every is not None:
+                raise _unreadable(text, "two limits without a stage's name")
+            every = _parse_seconds(name, text)
+            continue
+        name = name.replace("-", "_")
+        if not name or len(name.encode()) > _MAX_STAGE_BYTES:
+            raise _unreadable(text, f"{name!r} is no stage's name")
+        if name in stages:
+            raise _unreadable(text, f"{name} is named twice")
+        stages[name] = _parse_seconds(value, text)
+    return Overrides(every=every, stages=stages)
+
+
+def _parse_seconds(value: str, text: str) -> float:
+    if value in {"off", "0"}:
+        return math.inf
+    number, unit = (value[:-1], _UNITS[value[-1]]) if value[-1:] in _UNITS else (value, 1.0)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        raise _unreadable(text, f"{value!r} is no number of seconds") from None
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise _unreadable(text, f"{value} seconds cannot be a limit")
+    return seconds or math.inf
+
+
+def _unreadable(text: str, what: str) -> UsageError:
+    return UsageError(
+        f"--stall-timeout {text}: {what}",
+        remedy="Give seconds for every stage (60), by stage (train=60,dataset=5m), or off",
+    )
+
+
+def _set_by_hand(seconds: float, option: str) -> Limit:
+    return Limit(
+        seconds=seconds, why=f"set by {option}" if math.isfinite(seconds) else f"switched off by {option}"
+    )
+
+
+def _plain(seconds: float) -> str:
+    return f"{seconds:g}" if math.isfinite(seconds) else "off"
+
+
+@dataclass(slots=True)
+class _Habit:
+    """The gaps of one place of one rank, newest last, bounded."""
+
+    gaps: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    steps: int = 0
+    _learned: tuple[float, float, float] | None = None
+
+    def learn(self, gap: float, steps: int) -> None:
+        self.gaps.extend([gap] * min(max(1, steps), WINDOW))
+        self.steps += steps
+        self._learned = None
+
+    def figures(self) -> tuple[float, float, float]:
+        """Median, second largest and largest gap."""
+        if self._learned is None:
+            ordered = sorted(self.gaps)
+            self._learned = (
+                ordered[len(ordered) // 2],
+                ordered[-2] if len(ordered) > 1 else ordered[-1],
+                ordered[-1],
+            )
+        return self._learned
+
+
+@dataclass(slots=True)
+class _Track:
+    """What is known of one rank."""
+
+    incarnation: tuple[int, int]
+    progress: Progress
+    place: str
+    seen_at: float
+    since: float  # when the present silence began
+    habits: dict[str, _Habit] = field(default_factory=dict)
+    blind_seconds: float = 0.0  # within the present silence: time in which nobody looked
+    alarmed: bool = False
+
+
+class Detector:
+    """Learns each rank's habits and says, once per stall, when one is broken."""
+
+    def __init__(self, overrides: Overrides | None = None) -> None:
+        self._overrides = overrides or Overrides()
+        # Below this nothing is ever suspected: keeps the common case (a rank that moves) cheap.
+        self._never_below = min([_RULES["train"].floor_seconds, *self._overrides.values()])
+        self._tracks: dict[int | None, _Track] = {}
+
+    def observe(self, progress: Progress, now: float) -> Suspicion | None:
+        """Take note of where a rank stands; a Suspicion when its silence just went over the limit."""
+        place = _place(progress)
+        track = self._tracks.get(progress.rank)
+        if track is None or track.incarnation != progress.incarnation:
+            moved_at = progress.moved_at_monotonic_seconds
+            track = _Track(progress.incarnation, progress, place, seen_at=now, since=moved_at)
+            self._tracks[progress.rank] = track
+        else:
+            self._follow(track, progress, place, now)
+        if track.alarmed:
+            return None
+        idle = self._idle(track, now)
+        if idle < self._never_below:
+            return None
+        suspicion = self._judge(track, idle)
+        track.alarmed = suspicion is not None
+        return suspicion
+
+    def forget(self, rank: int | None) -> None:
+        """Drop a rank that ended, or the whole command's track once heartbeats tell more."""
+        self._tracks.pop(rank, None)
+
+    def limit(self, rank: int | None = None) -> Limit | None:
+        """The limit in force for a rank where it stands now; None for a rank never observed."""
+        track = self._tracks.get(rank)
+        return self._limit(track) if track else None
+
+    def idle_seconds(self, rank: int | None, now: float) -> float | None:
+        """For how long a rank has been silent while we looked."""
+        track = self._tracks.get(rank)
+        return self._idle(track, now) if track else None
+
+    @staticmethod
+    def _idle(track: _Track, now: float) -> float:
+        return max(0.0, now - track.since - track.blind_seconds)
+
+    @staticmethod
+    def _follow(track: _Track, progress: Progress, place: str, now: float) -> None:
+        before = track.progress
+        unseen = max(0.0, now - track.seen_at - MAX_TICK_SECONDS)
+        moved = progress.moved_at_monotonic_seconds > before.moved_at_monotonic_seconds
+        if moved or progress.count != before.count or place != track.place:
+            # Entering a phase need not move the record's clock; the silence begins anew all the same.
+            began = progress.moved_at_monotonic_seconds if moved else now
+            # Of the unseen time, the part after the movement belongs to the silence that begins now.
+            after = min(unseen, max(0.0, now - began))
+            gap = began - track.since - track.blind_seconds - (unseen - after)
+            # What passed until now passed where it stood before. The first step teaches nothing.
+            if gap > 0 and track.place != "first_step":
+                steps = max(0, progress.steps - before.steps)
+                track.habits.setdefault(track.place, _Habit()).learn(gap / max(1, steps), steps)
+            track.since, track.blind_seconds, track.alarmed = began, after, False
+        else:
+            track.blind_seconds += unseen
+        track.progress, track.place, track.seen_at = progress, place, now
+
+    def _limit(self, track: _Track) -> Limit:
+        by_hand = self._overrides.limit(track.place)
+        if by_hand is not None:
+            return by_hand
+        rule = _RULES.get(track.place, _UNKNOWN)
+        habit = track.habits.get(track.place)
+        if habit is None:
+            return Limit(seconds=rule.first_seconds, why=f"usual for {_words(track.place)}")
+        if habit.steps >= MIN_GAPS:
+            rule = _RULES["train"]  # a loop of steps under another name, or under none
+        known = len(habit.gaps)
+        median, second, largest = habit.figures()
+        if known < rule.min_gaps:
+            if track.place == "train":
+                seconds = max(YOUNG_FLOOR_SECONDS, MEDIAN_FACTOR * largest)
+                return Limit(seconds=seconds, why=f"after only {_steps(known)}")
+            seconds = max(rule.first_seconds, SPREAD_FACTOR * second)
+            return Limit(seconds=seconds, why=f"usual for {_words(track.place)}")
+        seconds = max(rule.floor_seconds, MEDIAN_FACTOR * median, SPREAD_FACTOR * second)
+        return Limit(seconds=seconds, why=_learned_from(track.place, habit, median, second))
+
+    def _judge(self, track: _Track, idle: float) -> Suspicion | None:
+        limit = self._limit(track)
+        progress = track.progress
+        now = track.seen_at
+        summary = f"no progress for {idle:.1f} s"
+        if progress.source != "heartbeat":
+            idle_since = progress.idle_since_monotonic_seconds
+            # Unseen time is nobody's idleness here either.
+            tree_idle = min(idle, now - idle_since) if idle_since is not None else 0.0
+            if tree_idle >= min(IDLE_TREE_SECONDS, limit.seconds):
+                silent = "" if progress.source == "activity" else f"no log line for {idle:.0f} s, "
+                summary = f"{silent}no CPU used for {tree_idle:.0f} s"
+            else:
+                limit = self._busy_limit(track, limit)
+                summary = f"no log line for {idle:.0f} s, though it uses CPU"
+        if idle < limit.seconds:
+            return None
+        return Suspicion(
+            rank=progress.rank,
+            stages=progress.stages,
+            stage=track.place if track.place != "first_step" else "train",
+            phase=progress.phase,
+            step=progress.step,
+            idle_seconds=idle,
+            limit_seconds=limit.seconds,
+            why=limit.why,
+            since_monotonic_seconds=progress.moved_at_monotonic_seconds,
+            since_wall_seconds=progress.moved_at_wall_seconds,
+            summary=summary,
+        )
+
+    def _busy_limit(self, track: _Track, idle_limit: Limit) -> Limit:
+        """A log that fell silent while CPU is used: a spin, or a long computation. Far more patience.
+
+        Without a rhythm there is nothing to tell the two apart by, and no suspicion.
+        """
+        by_hand = self._overrides.limit("busy")
+        if by_hand is not None:
+            return by_hand
+        habit = track.habits.get("log")
+        if track.place != "log" or habit is None or len(habit.gaps) < LOG_MIN_GAPS:
+            return Limit(seconds=math.inf, why="it uses CPU, and its log has no rhythm to judge by")
+        return Limit(seconds=max(BUSY_FLOOR_SECONDS, BUSY_FACTOR * idle_limit.seconds), why=idle_limit.why)
+
+
+def _place(progress: Progress) -> str:
+    """Where progress stands, as far as limits go."""
+    if progress.source != "heartbeat":
+        return progress.source
+    if progress.closed:
+        return "finish"  # it said goodbye, and yet it runs: threads and atexit hooks get a while
+    if progress.stage != "train":
+        return progress.stage
+    if progress.phase in {"checkpoint", "eval"}:
+        return progress.phase
+    return "train" if progress.steps > 0 else "first_step"
+
+
+def _learned_from(place: str, habit: _Habit, median: float, second: float) -> str:
+    known = len(habit.gaps)
+    if habit.steps >= MIN_GAPS:
+        text = f"from {_steps(known)} of {_seconds(median)}"
+    elif place == "log":
+        text = f"from {known} log intervals of {_seconds(median)}"
+    else:
+        text = f"from {known} intervals of {_seconds(median)} in {place}"
+    # Name what set the limit: a rare long gap, not the median, is what readers would wonder about.
+    return f"{text}, up to {_seconds(second)}" if SPREAD_FACTOR * second > MEDIAN_FACTOR * median else text
+
+
+def _steps(count: int) -> str:
+    return f"{count} step" if count == 1 else f"{count} steps"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+
+
+def _words(place: str) -> str:
+    return {
+        "first_step": "a first step",
+        "first_batch": "a first batch",
+        "log": "a command whose log has no rhythm yet",
+        "activity": "a command whose output cannot be followed",
+    }.get(place, f"stage {place}")

@@ -1,0 +1,1 @@
+"""What moves in a run: heartbeats, logs and activity become Progress; `detect` judges it."""
