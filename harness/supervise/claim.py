@@ -1,6 +1,7 @@
 """Taking possession of a run directory: making it, locking it, writing its run.json.
 
-Not here: its paths and the reading of run.json (`rundir`), and whether a command is started or adopted (`loop`).
+Not here: its paths and the reading of run.json (`rundir`), and whether a command is started or adopted
+(`loop`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,163 @@
+"""The command's processes, and signals to all of them.
+
+A process group is not the tree: torchrun gives its ranks sessions of their own. So the descendants are
+walked: those of the keeper, which as their subreaper keeps even the orphans among them. Not here: when to stop
+or kill (`loop`), and what the processes do (`watch.activity`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MOST_ROUNDS = 20  # a tree that forks as fast as we signal it is walked this often
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A process for good: pids are used again, a pid with its start time is not."""
+
+    pid: int
+    start_time_ticks: int | None
+
+    def alive(self) -> bool:
+        """Whether this very process is there and not a zombie."""
+        found = read_stat(self.pid)
+        if found is None or found[0] in "ZX":
+            return False
+        return self.start_time_ticks is None or found[1] == self.start_time_ticks
+
+
+def parse_stat(text: str) -> tuple[str, int]:
+    """State letter and start time (field 22, in ticks) of the text of /proc/PID/stat."""
+    fields = text.rpartition(")")[2].split()  # the name, in parentheses, may contain anything
+    return fields[0], int(fields[19])
+
+
+def read_stat(pid: int) -> tuple[str, int] | None:
+    """As parse_stat, of a living pid; None where there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:  # noqa: PTH123 -- called often
+            return parse_stat(stat.read())
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def identify(pid: int) -> Identity:
+    """The identity of the process that has `pid` now."""
+    found = read_stat(pid)
+    return Identity(pid=pid, start_time_ticks=found[1] if found else None)
+
+
+def boot_id() -> str | None:
+    """Which boot of this machine it is: start times mean nothing across boots."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 -- as read_stat
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+class Tree:
+    """All processes of one attempt, found anew at each call."""
+
+    def __init__(self, *, root: Identity, keeper: Identity | None) -> None:
+        self._root, self._keeper = root, keeper
+        self._seen: dict[int, psutil.Process] = {}
+        self._stopped: list[psutil.Process] = []
+
+    def members(self) -> list[psutil.Process]:
+        """The living processes of the tree, the root first if it lives."""
+        found: dict[int, psutil.Process] = {}
+        for top in (self._root, self._keeper):
+            if top is None or not top.alive():
+                continue
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(top.pid)
+                if top is self._root:
+                    found[top.pid] = process
+                for each in process.children(recursive=True):
+                    found.setdefault(each.pid, each)
+        for pid, process in self._seen.items():  # where the keeper is gone, orphans hang from no one we know
+            found.setdefault(pid, process)
+        self._seen = {pid: process for pid, process in found.items() if _lives(process)}
+        return list(self._seen.values())
+
+    def signal(self, number: int) -> list[str]:
+        """Send `number` to every member; the names of those reached."""
+        reached: dict[int, str] = {}
+        for _ in range(_MOST_ROUNDS):
+            new = [each for each in self.members() if each.pid not in reached]
+            if not new:
+                break
+            for process in new:
+                reached[process.pid] = describe(process)
+                _send(process, number)
+        return list(reached.values())
+
+    def terminate(self) -> list[str]:
+        """SIGTERM to all, and SIGCONT so that stopped ones can obey it."""
+        names = self.signal(signal.SIGTERM)
+        for process in self.members():
+            _send(process, signal.SIGCONT)
+        return names
+
+    def kill(self) -> list[str]:
+        """SIGKILL to all, those forked meanwhile included."""
+        return self.signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGSTOP to all that are not stopped already."""
+        self._stopped = []
+        for _ in range(_MOST_ROUNDS):
+            running = [each for each in self.members() if each not in self._stopped and not _is_stopped(each)]
+            if not running:
+                return
+            for process in running:
+                if _send(process, signal.SIGSTOP):
+                    self._stopped.append(process)
+
+    def resume(self) -> None:
+        """SIGCONT to those that `stop` stopped; what was stopped before stays so."""
+        for process in self._stopped:
+            _send(process, signal.SIGCONT)
+        self._stopped = []
+
+
+def describe(process: psutil.Process) -> str:
+    """`python (pid 4711)`."""
+    return f"{_try(process.name, 'process')} (pid {process.pid})"
+
+
+def _try(read: Callable[[], str], otherwise: str) -> str:
+    try:
+        return read()
+    except psutil.Error:
+        return otherwise
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _is_stopped(process: psutil.Process) -> bool:
+    return _try(process.status, "") == psutil.STATUS_STOPPED
+
+
+def _send(process: psutil.Process, number: int) -> bool:
+    """Send to this very process (psutil compares start times first); False where it is gone or not ours."""
+    try:
+        process.send_signal(number)
+    except (psutil.Error, ProcessLookupError, PermissionError):
+        return False
+    return True
