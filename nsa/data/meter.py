@@ -1,0 +1,108 @@
+"""What the loader did and since when it waits: written by the reading thread, read by anyone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderProgress:
+    """A look at the loader."""
+
+    source: str
+    documents: int
+    bytes: int  # of text
+    downloaded_bytes: int  # of answers from the hub, as they come in
+    epoch: int
+    waiting_seconds: float | None  # the consumer's present wait; None when it does not wait
+    waited_seconds: float  # the consumer's waits so far, together
+    last_answer: str | None  # the hub's last refusal, if the last answer was one
+
+    @property
+    def detail(self) -> str:
+        """In a few words."""
+        text = f"{self.source}: {self.documents} documents, {self.bytes} bytes"
+        if self.waiting_seconds is not None:
+            text += f", waiting {self.waiting_seconds:.0f} s"
+        return text if self.last_answer is None else f"{text}, last answer {self.last_answer}"
+
+
+class Meter:
+    """Counts with a lock: the reading thread and httpx's write, the consumer reads."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._documents = 0
+        self._bytes = 0
+        self._downloaded_bytes = 0
+        self._epoch = 0
+        self._waited_seconds = 0.0
+        self._last_answer: str | None = None
+        self._moved_at = self._document_at = time.monotonic()
+        self.moves = 0
+        self.waiting_since: float | None = None
+
+    def document(self, size_bytes: int, epoch: int) -> None:
+        """A document was read."""
+        with self._lock:
+            self._documents += 1
+            self._bytes += size_bytes
+            self._epoch = epoch
+            self._last_answer = None
+            self._moved_at = self._document_at = time.monotonic()
+            self.moves += 1
+
+    def downloaded(self, size_bytes: int) -> None:
+        """Bytes of a good answer came in."""
+        with self._lock:
+            self._downloaded_bytes += size_bytes
+            self._last_answer = None
+            self._moved_at = time.monotonic()
+            self.moves += 1
+
+    def moved(self) -> None:
+        """Something else moved: a file found, a shard begun."""
+        with self._lock:
+            self._moved_at = time.monotonic()
+            self.moves += 1
+
+    def refused(self, answer: str) -> None:
+        """An answer that brought nothing; not a movement."""
+        with self._lock:
+            self._last_answer = answer
+
+    def add_waited(self, seconds: float) -> None:
+        """The consumer's wait ended."""
+        with self._lock:
+            self._waited_seconds += seconds
+
+    def stalled(self, waiting_since: float, timeout_seconds: float, trickle_factor: float) -> str | None:
+        """Why a wait since `waiting_since` is too long by now, or None."""
+        now = time.monotonic()
+        with self._lock:
+            idle = now - max(self._moved_at, waiting_since)
+            dry = now - max(self._document_at, waiting_since)
+            last = "" if self._last_answer is None else f" (last answer: {self._last_answer})"
+        if idle > timeout_seconds:
+            return f"no data for {idle:.0f} s{last}"
+        if dry > timeout_seconds * trickle_factor:
+            return f"bytes trickle in, but no document for {dry:.0f} s{last}"
+        return None
+
+    def snapshot(self) -> LoaderProgress:
+        """All of it at one moment."""
+        since = self.waiting_since
+        with self._lock:
+            return LoaderProgress(
+                source=self._source,
+                documents=self._documents,
+                bytes=self._bytes,
+                downloaded_bytes=self._downloaded_bytes,
+                epoch=self._epoch,
+                waiting_seconds=None if since is None else time.monotonic() - since,
+                waited_seconds=self._waited_seconds,
+                last_answer=self._last_answer,
+            )
