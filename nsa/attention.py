@@ -138,9 +138,10 @@ class NSAAttention(nn.Module):
     def project(self, x_BSD: Tensor) -> Projected:
         """Queries, and a pair of keys and values for each branch."""
         q_BHSK = self.q(x_BSD).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
-        pairs = self.kv(x_BSD).unflatten(-1, (3, 2, self.groups, self.head_dim)).unbind(2)
-        compressed, selected, window = ((pair[:, :, 0], pair[:, :, 1]) for pair in pairs)
-        return Projected(q_BHSK, compressed, selected, window)
+        kv_BS6GK = self.kv(x_BSD).view(*x_BSD.shape[:2], 6, self.groups, self.head_dim)
+        # One unbind: its gradient is written once, that of each index would be a tensor of zeros with one part set.
+        ck, cv, sk, sv, wk, wv = kv_BS6GK.unbind(2)
+        return Projected(q_BHSK, (ck, cv), (sk, sv), (wk, wv))
 
     def branches(self, projected: Projected, layout: Layout) -> Branches:
         """The outputs of the three branches."""
