@@ -1,7 +1,8 @@
 """The command as the supervisor holds it: started by us, or adopted from a supervisor that died.
 
-`StartedChild` talks to its keeper over a socket; `AdoptedChild` has a pidfd to wait on and the keeper's record
-to read. Both are polled and never block. Not here: the keeper itself (`keeper`), the rest of the tree (`tree`).
+`StartedChild` talks to its keeper over a socket; `AdoptedChild` has a pidfd to wait on and the keeper's
+record to read. Both are polled and never block. Not here: the keeper itself (`keeper`), the rest of the tree
+(`tree`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The command's processes, and signals to all of them.
 
 A process group is not the tree: torchrun gives its ranks sessions of their own. So the descendants are
-walked: those of the keeper, which as their subreaper keeps even the orphans among them. Not here: when to stop
-or kill (`loop`), and what the processes do (`watch.activity`).
+walked: those of the keeper, which as their subreaper keeps even the orphans among them. Not here: when to
+stop or kill (`loop`), and what the processes do (`watch.activity`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,361 @@
+"""The supervisor's main thread: the command, its signals and its end. Nothing here observes.
+
+What observes (records, log, detection, metrics, the terminal) runs in the watcher's thread: it may fail, or
+hang on a dead disk, and Ctrl-C still reaches the command. Not here: which run (`opening`), how processes are
+started or signalled (`child`, `tree`), when a stall is one (`observer`, `policy`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import queue
+import select
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from harness.rundir import Attempt, RunDirectory, utc
+from harness.supervise import child as children
+from harness.supervise import policy
+from harness.supervise.child import Child, Ended, signal_name, tree_of
+from harness.supervise.tree import Identity, describe, identify
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.supervise.opening import Opened
+    from harness.supervise.signals import SignalInbox
+    from harness.supervise.tree import Tree
+
+FAILED = 125
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+_TICK_SECONDS = 1.0  # at rest: only to notice what sends no event
+_POLL_SECONDS = 0.1  # where there is nothing to wait on
+_LEAVING_SECONDS = (
+    1.0  # what the command left behind may end by itself: workers notice that their parent is gone
+)
+_KILLED_DEADLINE_SECONDS = 5.0  # from SIGKILL to gone; longer is state D
+_FINISH_DEADLINE_SECONDS = 10.0  # for the watcher's last look
+
+
+class Watcher(Protocol):
+    """What the main thread tells the observing side; every method returns at once, except `finish`."""
+
+    demands: queue.SimpleQueue[policy.EndTree]
+
+    def attempt_started(self, child: Child, attempt: int) -> None:
+        """From now on this is the command."""
+
+    def attempt_ended(self, ended: Ended) -> None:
+        """The command ended; what it left behind is being cleared away."""
+
+    def paused(self, seconds: float) -> None:
+        """All stood still for so long, on the user's wish."""
+
+    def say(self, line: str) -> None:
+        """A line of ours for the terminal."""
+
+    def hang_up(self) -> None:
+        """The terminal is gone."""
+
+    def suspend(self) -> None:
+        """We are about to be stopped: leave the terminal in order. Bounded."""
+
+    def finish(self, ended: Ended, ended_by: str, deadline_seconds: float) -> None:
+        """Look a last time and print the summary."""
+
+    def last_step(self) -> int | None:
+        """The last step that the command reported."""
+
+    def lingers(self) -> bool:
+        """Whether the metrics are to be served a little longer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopOptions:
+    """How the command is run and ended."""
+
+    terminal_stdin: bool
+    grace_seconds: float
+    policy: policy.Settings
+
+
+class Supervisor:
+    """Runs the command, again where the policy says so, until it has ended for good."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        options: LoopOptions,
+        environment: Mapping[str, str],
+        inbox: SignalInbox,
+        watcher: Watcher,
+    ) -> None:
+        self._opened, self._options, self._environment = opened, options, environment
+        self._inbox, self._watcher = inbox, watcher
+        self._interrupts = 0
+        self._asked_to_stop = False
+        self._grace_seconds = options.grace_seconds
+        self._kill_at: float | None = None
+        self._ended_by: str | None = None
+
+    def run(self) -> int:
+        """The whole run; the exit status of `harness run`."""
+        if self._opened.leftover is not None:
+            self._clear(_adopt(self._opened.run, self._opened.leftover))
+        alive = self._opened.alive
+        child = _adopt(self._opened.run, alive) if alive else self._start()
+        endings: list[policy.Ending] = []
+        while True:
+            number = self._opened.file.record.attempt
+            self._watcher.attempt_started(child, number)
+            ended = self._attend(child)
+            ended_by = self._how(ended)
+            self._note_end(number, ended, ended_by)
+            self._watcher.attempt_ended(ended)
+            self._clear(child)
+            endings.append(self._ending(ended))
+            decision = policy.after_ending(self._options.policy, endings)
+            if isinstance(decision, policy.End):
+                break
+            self._watcher.say(f"attempt {number} {ended} · {decision.why}")
+            if not self._pause(decision.after_seconds):
+                break
+            self._kill_at, self._ended_by = None, None
+            child = self._start()
+        if isinstance(decision, policy.End) and decision.why:
+            self._watcher.say(decision.why)
+        self._watcher.finish(ended, ended_by, _FINISH_DEADLINE_SECONDS)
+        self._linger()
+        return decision.exit_status if isinstance(decision, policy.End) else endings[-1].exit_status
+
+    def _ending(self, ended: Ended) -> policy.Ending:
+        return policy.Ending(
+            exit_status=FAILED if ended.exit_status is None else ended.exit_status,
+            killed_by=ended.signal,
+            stalled=self._ended_by == "stall",
+            asked_to_stop=self._asked_to_stop,
+            last_step=self._watcher.last_step(),
+        )
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait before a restart; False where somebody asked us to stop meanwhile."""
+        end = time.monotonic() + seconds
+        while not self._asked_to_stop and (left := end - time.monotonic()) > 0:
+            select.select([self._inbox], [], [], left)
+            if any(number in _STOPPING for number in self._inbox.drain()):
+                self._asked_to_stop = True
+        return not self._asked_to_stop
+
+    def _start(self) -> Child:
+        record = self._opened.file.record
+        number = record.attempt + 1
+        run = self._opened.run
+        environment = {
+            **self._environment,
+            "HARNESS_RUN_DIR": str(run.path.resolve()),
+            "HARNESS_RUN_ID": record.run_id,
+            "HARNESS_ATTEMPT": str(number),
+            "PYTHONUNBUFFERED": "1",  # a file is no terminal: what Python holds back, a SIGKILL takes with it
+        }
+        child = children.start(
+            self._opened.command,
+            environment=environment,
+            output=run.output_log,
+            record=run.exit_record(number).resolve(),
+            attempt=number,
+            terminal=self._options.terminal_stdin,
+            title=str(run.path),
+        )
+        us = identify(os.getpid())
+        self._write(
+            Attempt(
+                attempt=number,
+                started_at=utc(child.started_at_seconds),
+                command=record.command,
+                pid=child.root.pid,
+                start_time_ticks=child.root.start_time_ticks,
+                keeper_pid=child.keeper.pid if child.keeper else None,
+                keeper_start_time_ticks=child.keeper.start_time_ticks if child.keeper else None,
+            ),
+            supervisor_pid=us.pid,
+            supervisor_start_time_ticks=us.start_time_ticks,
+        )
+        return child
+
+    def _write(self, attempt: Attempt, **changes: object) -> None:
+        try:
+            self._opened.file.update_attempt(attempt, **changes)
+        except OSError as error:
+            self._watcher.say(f"run.json cannot be written ({error.strerror}): the run goes on without")
+
+    def _attend(self, child: Child) -> Ended:
+        """Pass on what comes, until the command itself has ended."""
+        tree = tree_of(child)
+        while True:
+            ended = child.poll()
+            if ended is not None:
+                return ended
+            self._wait(child, _TICK_SECONDS)
+            for number in self._inbox.drain():
+                self._on_signal(number, child.root, tree)
+            self._obey(tree)
+            if self._kill_at is not None and time.monotonic() >= self._kill_at:
+                self._watcher.say(f"not ended within {self._grace_seconds:g} s of SIGTERM: killing it")
+                tree.kill()
+                self._kill_at = time.monotonic() + _KILLED_DEADLINE_SECONDS
+
+    def _wait(self, child: Child, seconds: float) -> None:
+        """Until something happens, or `seconds` are over, or something is due."""
+        waited_on: list[SignalInbox | Child] = [self._inbox]
+        if child.fileno() >= 0:
+            waited_on.append(child)
+        else:
+            seconds = min(seconds, _POLL_SECONDS)
+        if self._kill_at is not None:
+            seconds = min(seconds, max(0.0, self._kill_at - time.monotonic()))
+        with contextlib.suppress(InterruptedError):
+            select.select(waited_on, [], [], seconds)
+
+    def _obey(self, tree: Tree) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                demand = self._watcher.demands.get_nowait()
+                if self._asked_to_stop or self._ended_by:
+                    continue  # it is being ended already
+                self._ended_by = "stall"
+                self._watcher.say(f"ending the command: {demand.why}")
+                self._end(tree, demand.grace_seconds)
+
+    def _end(self, tree: Tree, grace_seconds: float) -> None:
+        tree.terminate()
+        self._grace_seconds = grace_seconds
+        self._kill_at = time.monotonic() + grace_seconds
+
+    def _on_signal(self, number: int, root: Identity, tree: Tree) -> None:
+        name = signal_name(number)
+        if number == signal.SIGTSTP:
+            self._stop_all(tree)
+        elif number == signal.SIGHUP:
+            self._watcher.hang_up()
+        elif number in (signal.SIGINT, signal.SIGQUIT):
+            self._interrupts += 1
+            self._asked_to_stop = True
+            self._ended_by = "interrupt"
+            if self._interrupts == 1:
+                self._watcher.say(f"{name} passed on to the command · again: kill it and all it started")
+                self._interrupt(number, root)
+            else:
+                self._watcher.say("killing the command and all it started")
+                tree.kill()
+        else:
+            if number == signal.SIGTERM:
+                self._ended_by = "request"
+                self._asked_to_stop = True
+            self._watcher.say(f"{name} passed on to the command")
+            _send(root, number)
+
+    def _interrupt(self, number: int, root: Identity) -> None:
+        """As the terminal does: to the command's process group; unless the terminal has done so already."""
+        if not root.alive():
+            return
+        with contextlib.suppress(OSError):
+            group = os.getpgid(root.pid)
+            if group != os.getpgrp():
+                os.killpg(group, number)
+            elif not _in_foreground():
+                _send(root, number)
+
+    def _stop_all(self, tree: Tree) -> None:
+        before = time.monotonic()
+        self._watcher.suspend()
+        tree.stop()
+        self._inbox.stop_ourselves()
+        tree.resume()
+        self._watcher.paused(time.monotonic() - before)
+
+    def _clear(self, child: Child) -> None:
+        """See to it that nothing of the command is left: it may leave, is asked to, is made to."""
+        tree = tree_of(child)
+        stages = (
+            (_LEAVING_SECONDS, tree.terminate, "ending what the command left behind: "),
+            (self._options.grace_seconds, tree.kill, "killing what the command left behind: "),
+            (
+                _KILLED_DEADLINE_SECONDS,
+                lambda: [describe(each) for each in tree.members()],
+                "could not be ended: ",
+            ),
+        )
+        for seconds, act, words in stages:
+            if self._gone_within(child, tree, seconds):
+                break
+            names = act()
+            if names:
+                self._watcher.say(
+                    words + ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
+                )
+        child.close()
+
+    def _gone_within(self, child: Child, tree: Tree, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while not child.gone():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            self._wait(child, min(left, _POLL_SECONDS))
+            for number in self._inbox.drain():
+                if number in (signal.SIGINT, signal.SIGQUIT):
+                    self._asked_to_stop = True
+                    tree.kill()
+        return not tree.members()
+
+    def _how(self, ended: Ended) -> str:
+        return self._ended_by or (signal_name(ended.signal) if ended.signal else "itself")
+
+    def _note_end(self, number: int, ended: Ended, ended_by: str) -> None:
+        attempt = self._opened.file.record.last_attempt
+        assert attempt is not None
+        assert attempt.attempt == number
+        self._write(
+            dataclasses.replace(
+                attempt,
+                ended_at=utc(ended.ended_at_seconds),
+                exit_status=ended.exit_status,
+                ended_by=ended_by,
+            )
+        )
+
+    def _linger(self) -> None:
+        while self._watcher.lingers():
+            select.select([self._inbox], [], [], _POLL_SECONDS)
+            if any(number in _STOPPING for number in self._inbox.drain()):
+                break
+
+
+def _adopt(run: RunDirectory, attempt: Attempt) -> Child:
+    assert attempt.pid is not None
+    return children.AdoptedChild(
+        root=Identity(pid=attempt.pid, start_time_ticks=attempt.start_time_ticks),
+        keeper=Identity(pid=attempt.keeper_pid, start_time_ticks=attempt.keeper_start_time_ticks)
+        if attempt.keeper_pid
+        else None,
+        record=run.exit_record(attempt.attempt),
+        started_at_seconds=time.time(),
+    )
+
+
+def _send(root: Identity, number: int) -> None:
+    with contextlib.suppress(OSError):
+        if root.alive():
+            os.kill(root.pid, number)
+
+
+def _in_foreground() -> bool:
+    """Whether the terminal's Ctrl-C goes to our process group."""
+    for descriptor in (0, 1, 2):
+        with contextlib.suppress(OSError):
+            return os.tcgetpgrp(descriptor) == os.getpgrp()
+    return False

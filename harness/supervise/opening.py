@@ -1,0 +1,195 @@
+"""Which run this is: a new one, one to continue, one to adopt alive, or this node's share of one.
+
+Not here: the files themselves (`claim`, `rundir`), starting the command (`child`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.errors import UsageError
+from harness.rundir import Attempt, RunDirectory, RunRecord, host_name, utc
+from harness.supervise import claim, identity
+from harness.supervise.child import ending, read_exit_record, signal_name
+from harness.supervise.tree import Identity, boot_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_FIRST_NODE_DEADLINE_SECONDS = 10.0  # for the node that owns a shared directory to write its run.json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the user asked for, as far as it says which run."""
+
+    command: tuple[str, ...]  # empty: the one that the run directory remembers
+    run_dir: Path | None
+    runs: Path
+    name: str | None
+    run_id: str | None
+    cwd: Path
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A run directory that is ours now."""
+
+    run: RunDirectory
+    file: claim.RunFile
+    lock: claim.SupervisorLock
+    command: tuple[str, ...]
+    alive: Attempt | None  # its command runs on, without a supervisor: to be adopted
+    leftover: Attempt | None  # its command ended, but not all that it started: to be cleared away first
+    shown_path: str  # as short as the user would type it
+
+
+def open_run(request: Request) -> Opened:
+    """Make or take up the run directory; UsageError or AlreadySupervisedError where that cannot be."""
+    if request.run_dir is None:
+        if not request.command:
+            raise UsageError(
+                "no command was given", remedy="Put it behind two dashes: harness run -- nsa train CONFIG"
+            )
+        run = claim.create(
+            request.runs, request.name or identity.name_of(request.command), now_seconds=time.time()
+        )
+        return _begin(run, claim.SupervisorLock(run), request, shown=str(request.runs / "latest"))
+    run = claim.prepare(request.run_dir)
+    try:
+        lock = claim.SupervisorLock(run)
+    except claim.AlreadySupervisedError as held:
+        run = _share(request, held)
+        lock = claim.SupervisorLock(run)
+    except OSError as error:
+        raise UsageError(
+            f"{run.path}: cannot be written: {error.strerror}", remedy="Name another with --run-dir"
+        ) from None
+    if not run.record.exists():
+        return _begin(run, lock, request, shown=str(request.run_dir))
+    return _continue(run, lock, request, run.read())
+
+
+def _share(request: Request, held: claim.AlreadySupervisedError) -> RunDirectory:
+    """This node's share of a run that another node of the same job holds; else raises `held`."""
+    assert request.run_dir is not None
+    ours = request.run_id or identity.shared_run_id(request.environment)
+    if held.host == host_name() or ours is None:
+        raise held
+    first = RunDirectory(request.run_dir)
+    end = time.monotonic() + _FIRST_NODE_DEADLINE_SECONDS
+    while not first.record.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    if first.read().run_id != ours:
+        raise held
+    return RunDirectory(request.run_dir, node=host_name())
+
+
+def _begin(run: RunDirectory, lock: claim.SupervisorLock, request: Request, *, shown: str) -> Opened:
+    if not request.command:
+        raise UsageError(
+            f"{run.path}: no run to continue in it, and no command was given",
+            remedy="Put the command behind two dashes: harness run --run-dir DIR -- COMMAND",
+        )
+    kept, struck = identity.strike_out(request.command)
+    run_id = request.run_id or identity.shared_run_id(request.environment)
+    record = RunRecord(
+        run_id=run_id or identity.new_run_id(run.path.resolve().name),
+        name=request.name or identity.name_of(request.command),
+        created_at=utc(),
+        host=host_name(),
+        boot_id=boot_id(),
+        cwd=str(request.cwd),
+        command=kept,
+        command_redacted=struck,
+        environment=identity.environment_of(request.environment),
+    )
+    file = claim.RunFile(run, record)
+    try:
+        file.update()
+    except OSError as error:
+        raise UsageError(
+            f"{run.record}: cannot be written: {error.strerror}",
+            remedy="Make room, or name another place with --run-dir or --runs",
+        ) from None
+    return Opened(
+        run=run, file=file, lock=lock, command=request.command, alive=None, leftover=None, shown_path=shown
+    )
+
+
+def _continue(run: RunDirectory, lock: claim.SupervisorLock, request: Request, record: RunRecord) -> Opened:
+    if request.run_id and request.run_id != record.run_id:
+        raise UsageError(
+            f"{run.path}: the run in it is {record.run_id}, not {request.run_id}",
+            remedy="Leave --run-id out to continue it, or name a new directory",
+        )
+    alive = alive_attempt(record)
+    if not request.command and record.command_redacted and alive is None:
+        raise UsageError(
+            f"{run.path}: its command held a secret, which was not kept: {shlex.join(record.command)}",
+            remedy="Give the command again, behind two dashes",
+        )
+    command = request.command or record.command
+    if alive and request.command and identity.strike_out(request.command)[0] != alive.command:
+        raise UsageError(
+            f"{run.path}: its command still runs, without a supervisor, and is another one: "
+            f"pid {alive.pid}, {shlex.join(alive.command)}",
+            remedy=f"`harness run --run-dir {run.path}` supervises it again; to end it: kill {alive.pid}",
+        )
+    file = claim.RunFile(run, settle(run, record))
+    with contextlib.suppress(OSError):  # a full disk must not keep a training from being looked after
+        file.update(
+            boot_id=boot_id(),
+            host=host_name(),
+            command=record.command if alive else identity.strike_out(command)[0],
+            command_redacted=record.command_redacted if alive else identity.strike_out(command)[1],
+            environment=identity.environment_of(request.environment),
+        )
+    return Opened(
+        run=run,
+        file=file,
+        lock=lock,
+        command=command,
+        alive=alive,
+        leftover=None if alive else _last_if(record, "keeper_pid", "keeper_start_time_ticks"),
+        shown_path=str(request.run_dir),
+    )
+
+
+def settle(run: RunDirectory, record: RunRecord) -> RunRecord:
+    """`record` with its last attempt's ending, where only the keeper was there to write it down."""
+    last = record.last_attempt
+    if last is None or last.ended_at is not None:
+        return record
+    ended = ending(read_exit_record(run.exit_record(last.attempt)) or {})
+    if ended is None:
+        return record
+    return record.with_attempt(
+        dataclasses.replace(
+            last,
+            ended_at=utc(ended.ended_at_seconds),
+            exit_status=ended.exit_status,
+            ended_by=signal_name(ended.signal) if ended.signal else "itself",
+        )
+    )
+
+
+def alive_attempt(record: RunRecord) -> Attempt | None:
+    """The last attempt, if its command still runs on this machine."""
+    return _last_if(record, "pid", "start_time_ticks")
+
+
+def _last_if(record: RunRecord, pid: str, start_time_ticks: str) -> Attempt | None:
+    """The last attempt, if the process in its field `pid` is alive."""
+    last = record.last_attempt
+    if last is None or not getattr(last, pid) or record.host != host_name() or record.boot_id != boot_id():
+        return None
+    process = Identity(pid=getattr(last, pid), start_time_ticks=getattr(last, start_time_ticks))
+    return last if process.alive() else None
