@@ -1,0 +1,432 @@
+"""From a suspicion to an incident on disk, and to its end.
+
+    suspicion -> a child takes evidence -> progress meanwhile?  yes: dismissed, nothing kept
+                                                                no:  incidents/NNN, until progress returns
+
+One incident for one stall: what stalls while one is open joins it. A disk that is full costs the evidence,
+not the incident: it is announced and counted all the same. Evidence is bounded: beyond `MAX_KEPT` incidents
+or `MAX_BYTES`, the oldest lose theirs and keep their `incident.json`.
+
+Not here: when silence is suspicious (`detect`), how evidence is taken (`gather`), and what is done about a
+stall (`policy`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from harness.supervise.gather import Gathered, Gathering
+from harness.supervise.notices import IncidentClosed, IncidentDismissed, IncidentOpened, Notice, Suspected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from harness.clock import Clock
+    from harness.detect import Suspicion
+    from harness.supervise.eventlog import EventLog
+    from harness.watch.progress import Progress
+
+SCHEMA = "harness.incident/1"
+INCIDENT_FILE = "incident.json"
+# Until a diagnosis names it.
+UNKNOWN_CAUSE = "unknown"
+MAX_KEPT = 50
+MAX_BYTES = 256 * 2**20
+_PENDING = ".pending-"
+# How long the end of a run waits for evidence that is being taken.
+_LAST_WAIT_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """What `incident.json` says. Times are ISO 8601, UTC."""
+
+    number: int
+    attempt: int
+    opened_at: str
+    stage: str
+    where: str
+    phase: str | None
+    step: int | None
+    rank: int | None
+    ranks: tuple[int | None, ...]
+    last_progress_at_seconds: float  # wall clock of the first rank's last progress
+    idle_seconds: float
+    limit_seconds: float
+    why: str
+    summary: str
+    headline: str | None = None
+    cause: str | None = None
+    evidence: str = "whole"  # "whole", "dropped" (to make room), or what went wrong
+    closed_at: str | None = None
+    closed_after_seconds: float | None = None
+    how: str | None = None
+
+    def to_json(self) -> str:
+        """The text of incident.json."""
+        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=1, ensure_ascii=False) + "\n"
+
+
+def parse_incident(text: str) -> Incident | None:
+    """Text of an incident.json; None where it is not one of ours."""
+    try:
+        document: Mapping[str, Any] = json.loads(text)
+        if document["schema"] != SCHEMA:
+            return None
+        known = {each.name for each in dataclasses.fields(Incident)}
+        values = {key: value for key, value in document.items() if key in known}
+        return Incident(**{**values, "ranks": tuple(values["ranks"])})
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Where a rank stood when it was suspected: what it has to leave for the stall to be over."""
+
+    moved_at_wall_seconds: float
+    count: int | None
+    incarnation: tuple[int, int] | None
+
+    def left_by(self, progress: Progress) -> bool:
+        if self.incarnation is not None and progress.incarnation != self.incarnation:
+            return True
+        if self.count is None and progress.source != "heartbeat":
+            return progress.count > 0  # taken over from an earlier supervisor, whose count is not ours
+        if self.count is not None and progress.count != self.count:
+            return True
+        return progress.moved_at_wall_seconds > self.moved_at_wall_seconds
+
+
+@dataclass(slots=True)
+class _Stall:
+    """The one stall that is being looked at, or stands open."""
+
+    suspicion: Suspicion | None  # None where an earlier supervisor saw it begin
+    began_wall_seconds: float
+    marks: dict[int | None, _Mark]
+    gathering: Gathering | None = None
+    incident: Incident | None = None  # once it is open
+    path: Path | None = None
+    ranks: list[int | None] = field(default_factory=list)
+
+
+class Incidents:
+    """All incidents of a run; at most one is open."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: Clock,
+        events: EventLog,
+        gather: Callable[[Suspicion, Path], Gathering],
+        attempt: int,
+        max_kept: int = MAX_KEPT,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._events = events
+        self._gather = gather
+        self._attempt = attempt
+        self._max_kept, self._max_bytes = max_kept, max_bytes
+        self._stall: _Stall | None = None
+        self.opened: Counter[tuple[str, str]] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.last_opened_wall_seconds: float | None = None
+        self._highest = 0
+        self._look_back()
+
+    @property
+    def open_incident(self) -> Incident | None:
+        """The incident that is open now."""
+        return self._stall.incident if self._stall else None
+
+    def suspect(self, suspicion: Suspicion, progress: Progress) -> tuple[Notice, ...]:
+        """A rank went over its limit. Joins the stall that is there, or begins the taking of evidence."""
+        mark = _Mark(progress.moved_at_wall_seconds, progress.count, progress.incarnation)
+        if self._stall is not None:
+            self._stall.marks[suspicion.rank] = mark
+            if suspicion.rank not in self._stall.ranks:
+                self._stall.ranks.append(suspicion.rank)
+            return ()
+        stall = _Stall(
+            suspicion, suspicion.since_wall_seconds, {suspicion.rank: mark}, ranks=[suspicion.rank]
+        )
+        self._stall = stall
+        self._events.write("suspected", **_facts(suspicion))
+        try:
+            stall.gathering = self._gather(
+                suspicion, self._folder / f"{_PENDING}{os.getpid()}-{self._highest + 1}"
+            )
+        except OSError as error:  # no process to be had: the incident is known all the same
+            failed = Gathered(
+                errors={"gather": 1}, problem=f"taking evidence could not begin: {error.strerror}"
+            )
+            return (Suspected(suspicion=suspicion), self._open(stall, suspicion, failed, None))
+        return (Suspected(suspicion=suspicion),)
+
+    def poll(self, progress: Mapping[int | None, Progress]) -> tuple[Notice, ...]:
+        """Look whether evidence is in and whether progress returned; `progress` of the living ranks."""
+        stall = self._stall
+        if stall is None:
+            return ()
+        moved = [
+            rank for rank, mark in stall.marks.items() if rank in progress and mark.left_by(progress[rank])
+        ]
+        over = bool(moved) and all(rank in moved for rank in stall.marks if rank in progress)
+        ended_wall = max((progress[rank].moved_at_wall_seconds for rank in moved), default=0.0)
+        notices: list[Notice] = []
+        if stall.gathering is not None and stall.suspicion is not None:
+            gathered = stall.gathering.poll()
+            if over:
+                # No need to wait for evidence of what is over: the trainer is better off without a dump.
+                stall.gathering.kill()
+                return (self._dismiss(stall, stall.suspicion, ended_wall),)
+            if gathered is None:
+                return ()
+            notices.append(self._open(stall, stall.suspicion, gathered, stall.gathering.out))
+            stall.gathering = None
+        elif over:
+            notices.append(self._close(stall, "progress", ended_wall))
+        return tuple(notices)
+
+    def command_ended(self, how: str, *, well: bool) -> tuple[Notice, ...]:
+        """The command is gone, so no stall outlasts it. Waits shortly for evidence that is being taken."""
+        stall = self._stall
+        if stall is None:
+            return ()
+        notices: list[Notice] = []
+        now = self._clock.wall()
+        if stall.gathering is not None and stall.suspicion is not None:
+            gathered = None
+            until = self._clock.monotonic() + _LAST_WAIT_SECONDS
+            while not well and gathered is None and self._clock.monotonic() < until:
+                gathered = stall.gathering.poll()
+                if gathered is None:
+                    time.sleep(0.02)
+            if well:
+                stall.gathering.kill()
+                return (self._dismiss(stall, stall.suspicion, now),)
+            if gathered is None:
+                stall.gathering.kill()
+                gathered = stall.gathering.poll() or Gathered(
+                    problem="the command ended while evidence was taken"
+                )
+            notices.append(self._open(stall, stall.suspicion, gathered, stall.gathering.out))
+            stall.gathering = None
+        notices.append(self._close(stall, how, now))
+        return tuple(notices)
+
+    def next_attempt(self, attempt: int) -> None:
+        """From now on incidents belong to this attempt."""
+        self._attempt = attempt
+
+    def abandon(self) -> None:
+        """The supervisor ends, the command may go on: stop taking evidence, leave an open incident open."""
+        if self._stall and self._stall.gathering:
+            self._stall.gathering.kill()
+            _remove(self._stall.gathering.out)
+        self._stall = None
+
+    # ── the three transitions ──────────────────────────────────────────────────────────────────────────────
+
+    def _open(
+        self, stall: _Stall, suspicion: Suspicion, gathered: Gathered, pending: Path | None
+    ) -> IncidentOpened:
+        self._highest += 1
+        now = self._clock.wall()
+        incident = Incident(
+            number=self._highest,
+            attempt=self._attempt,
+            opened_at=_iso(now),
+            stage=suspicion.stage,
+            where=suspicion.where,
+            phase=suspicion.phase,
+            step=suspicion.step,
+            rank=suspicion.rank,
+            ranks=tuple(stall.ranks),
+            last_progress_at_seconds=suspicion.since_wall_seconds,
+            idle_seconds=round(suspicion.idle_seconds, 3),
+            limit_seconds=suspicion.limit_seconds,
+            why=suspicion.why,
+            summary=suspicion.summary,
+            headline=gathered.headline,
+            evidence=gathered.problem or "whole",
+        )
+        self.opened[suspicion.stage, UNKNOWN_CAUSE] += 1
+        self.errors.update(gathered.errors)
+        self.last_opened_wall_seconds = now
+        path, problem = self._settle(incident, pending)
+        problem = gathered.problem or problem
+        stall.incident = dataclasses.replace(incident, evidence=problem) if problem else incident
+        stall.path = path
+        self._events.write("incident-opened", number=incident.number, problem=problem, **_facts(suspicion))
+        self._make_room()
+        return IncidentOpened(
+            number=incident.number,
+            path=path,
+            suspicion=suspicion,
+            headline=gathered.headline,
+            problem=problem,
+        )
+
+    def _dismiss(self, stall: _Stall, suspicion: Suspicion, ended_wall: float) -> IncidentDismissed:
+        self._stall = None
+        if stall.gathering:
+            _remove(stall.gathering.out)
+        after = max(0.0, ended_wall - stall.began_wall_seconds)
+        self._events.write("suspicion-dismissed", after_seconds=round(after, 3), **_facts(suspicion))
+        return IncidentDismissed(suspicion=suspicion, after_seconds=after)
+
+    def _close(self, stall: _Stall, how: str, ended_wall: float) -> IncidentClosed:
+        self._stall = None
+        assert stall.incident is not None
+        after = max(0.0, ended_wall - stall.began_wall_seconds)
+        closed = dataclasses.replace(
+            stall.incident,
+            ranks=tuple(stall.ranks),
+            closed_at=_iso(self._clock.wall()),
+            closed_after_seconds=round(after, 3),
+            how=how,
+        )
+        path = stall.path or self._folder / f"{closed.number:03d}"
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(path / INCIDENT_FILE, closed.to_json())
+        except OSError as error:
+            self._trouble(error)
+        self._events.write("incident-closed", number=closed.number, after_seconds=round(after, 3), how=how)
+        return IncidentClosed(number=closed.number, path=stall.path, after_seconds=after, how=how)
+
+    # ── the disk ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _settle(self, incident: Incident, pending: Path | None) -> tuple[Path | None, str | None]:
+        """Give the pending folder its number; the path, or why there is none."""
+        path = self._folder / f"{incident.number:03d}"
+        try:
+            if pending is None or not pending.is_dir():
+                pending = self._folder / f"{_PENDING}{os.getpid()}-{incident.number}"
+                pending.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(pending / INCIDENT_FILE, incident.to_json())
+            pending.rename(path)
+        except OSError as error:
+            self._trouble(error)
+            if pending is not None:
+                _remove(pending)
+            return None, f"it could not be written: {error.strerror or error}"
+        return path, None
+
+    def _trouble(self, error: OSError) -> None:
+        self.errors["disk"] += 1
+        self._events.write("incident-not-written", error=error.strerror or str(error))
+
+    def _make_room(self) -> None:
+        """Drop the oldest evidence beyond the bounds; the newest stays whatever its size."""
+        sized = [(path, _evidence_bytes(path)) for path in self._numbered()]
+        held = [(path, size) for path, size in sized if size > 0]
+        kept = total = 0
+        for path, size in reversed(held):
+            kept, total = kept + 1, total + size
+            if kept > 1 and (kept > self._max_kept or total > self._max_bytes):
+                with contextlib.suppress(OSError):
+                    self._drop_evidence(path)
+
+    def _drop_evidence(self, path: Path) -> None:
+        for each in path.iterdir():
+            if each.name != INCIDENT_FILE:
+                _remove(each)
+        incident = _read(path)
+        if incident is not None:
+            _write(path / INCIDENT_FILE, dataclasses.replace(incident, evidence="dropped").to_json())
+        self._events.write("evidence-dropped", number=int(path.name))
+
+    def _numbered(self) -> list[Path]:
+        with contextlib.suppress(OSError):
+            found = [path for path in self._folder.iterdir() if path.name.isdigit() and path.is_dir()]
+            return sorted(found, key=lambda path: int(path.name))
+        return []
+
+    def _look_back(self) -> None:
+        """After an earlier supervisor of this run: clear what it left half done, take over what is open."""
+        with contextlib.suppress(OSError):
+            for path in self._folder.iterdir():
+                if path.name.startswith(_PENDING):
+                    _remove(path)
+        numbered = self._numbered()
+        if not numbered:
+            return
+        self._highest = int(numbered[-1].name)
+        last = _read(numbered[-1])
+        if last is None or last.closed_at is not None:
+            return
+        began = last.last_progress_at_seconds
+        marks = {rank: _Mark(began, None, None) for rank in last.ranks}
+        self._stall = _Stall(None, began, marks, incident=last, path=numbered[-1], ranks=list(last.ranks))
+        if last.attempt != self._attempt:
+            self._close(self._stall, "its supervisor ended", self._clock.wall())
+
+
+def _facts(suspicion: Suspicion) -> dict[str, object]:
+    return {
+        "rank": suspicion.rank,
+        "where": suspicion.where,
+        "step": suspicion.step,
+        "idle_seconds": round(suspicion.idle_seconds, 3),
+        "limit_seconds": suspicion.limit_seconds,
+        "why": suspicion.why,
+    }
+
+
+def _iso(wall_seconds: float) -> str:
+    return datetime.fromtimestamp(wall_seconds, tz=timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _read(path: Path) -> Incident | None:
+    try:
+        return parse_incident((path / INCIDENT_FILE).read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all: a full disk must not leave half a JSON."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _evidence_bytes(path: Path) -> int:
+    """Size of an incident's evidence, its incident.json apart."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            if name == INCIDENT_FILE:
+                continue
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118 -- as os.walk gives it
+    return total

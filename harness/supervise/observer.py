@@ -1,0 +1,179 @@
+"""Looks at a run a few times a second and says what happened to it; never waits for anything.
+
+Brings together progress (heartbeats, or the log and the processes of a command that never emits), limits
+(`detect`) and incidents. Used by the supervisor's watcher and by `harness watch`. Whoever uses it polls the
+records and the log themselves and hands in what they found, so that nothing is read twice.
+
+Not here: reading records (`watch.ranks`) and logs (`watch.logtail`), and acting on a stall (`policy`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.detect import Detector, Limit, Overrides
+from harness.supervise.eventlog import EventLog
+from harness.supervise.gather import DEADLINE_SECONDS, Gathering
+from harness.supervise.incidents import Incident, Incidents
+from harness.watch.activity import CommandProgress, TreeActivity
+from harness.watch.progress import Progress, from_heartbeat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from harness.clock import Clock
+    from harness.detect import Suspicion
+    from harness.rundir import RunDirectory
+    from harness.supervise.notices import Notice
+    from harness.watch.ranks import RankState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """The command that is being observed: its first process, and how to list all of them."""
+
+    pid: int
+    start_time_ticks: int
+    pids: Callable[[], Iterable[int]]
+    has_log: bool = True
+
+
+class Observer:
+    """One run under observation, over all its attempts."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        *,
+        clock: Clock,
+        overrides: Overrides | None = None,
+        attempt: int = 1,
+        collect_deadline_seconds: float = DEADLINE_SECONDS,
+    ) -> None:
+        self._run = run
+        self._clock = clock
+        self._overrides = overrides or Overrides()
+        self._deadline = collect_deadline_seconds
+        self._boot_id = _boot_id()
+        self._detector = Detector(self._overrides)
+        self._command: Command | None = None
+        self._command_progress: CommandProgress | None = None
+        self._progress: dict[int | None, Progress] = {}
+        self._incidents = Incidents(
+            run.incidents,
+            clock=clock,
+            events=EventLog(run.supervisor_events, clock=clock),
+            gather=self._gather,
+            attempt=attempt,
+        )
+
+    # ── what the loop calls ────────────────────────────────────────────────────────────────────────────────
+
+    def command_started(self, command: Command, *, attempt: int) -> None:
+        """From now on this is the command; nothing learned of an earlier one holds for it."""
+        self._command = command
+        self._detector = Detector(self._overrides)
+        self._progress = {}
+        self._command_progress = CommandProgress(
+            incarnation=(command.pid, command.start_time_ticks),
+            activity=TreeActivity(command.pids, clock=self._clock),
+            clock=self._clock,
+            has_log=command.has_log,
+        )
+        self._incidents.next_attempt(attempt)
+
+    def tick(self, ranks: Iterable[RankState], grown_bytes: int = 0) -> tuple[Notice, ...]:
+        """Look once: `ranks` as just polled, `grown_bytes` of log since the last tick."""
+        now = self._clock.monotonic()
+        wall = self._clock.wall()
+        living: dict[int | None, Progress] = {}
+        for state in ranks:
+            if state.alive:
+                living[state.heartbeat.rank] = from_heartbeat(
+                    state.heartbeat, boot_id=self._boot_id, now_monotonic_seconds=now, now_wall_seconds=wall
+                )
+        if living:
+            self._command_progress = None  # it emits: its records tell more than its log
+        elif self._command_progress is not None:
+            living[None] = self._command_progress.poll(grown_bytes)
+        for gone in self._progress.keys() - living.keys():
+            self._detector.forget(gone)
+        self._progress = living
+        notices: list[Notice] = []
+        for progress in living.values():
+            suspicion = self._detector.observe(progress, now)
+            if suspicion is not None:
+                notices.extend(self._incidents.suspect(suspicion, progress))
+        if living and None not in living:
+            # A stall seen before the first record ends with what any record says.
+            living = {**living, None: next(iter(living.values()))}
+        notices.extend(self._incidents.poll(living))
+        return tuple(notices)
+
+    def command_ended(self, how: str, *, well: bool) -> tuple[Notice, ...]:
+        """The command is gone: `how` in a few words ("exit 1", "SIGKILL", "terminated: stalled")."""
+        self._progress = {}
+        self._command_progress = None
+        return self._incidents.command_ended(how, well=well)
+
+    def close(self) -> None:
+        """Stop observing a command that may go on."""
+        self._incidents.abandon()
+
+    # ── what metrics and the live line ask ─────────────────────────────────────────────────────────────────
+
+    def limits(self) -> Mapping[int | None, Limit]:
+        """The limit in force for every rank observed (None: the whole command, which never emitted)."""
+        found = {rank: self._detector.limit(rank) for rank in self._progress}
+        return {rank: limit for rank, limit in found.items() if limit is not None}
+
+    @property
+    def progress(self) -> Mapping[int | None, Progress]:
+        """Where every living rank stood at the last tick."""
+        return self._progress
+
+    @property
+    def stalls(self) -> Mapping[tuple[str, str], int]:
+        """Incidents opened, by stage and cause."""
+        return dict(self._incidents.opened)
+
+    @property
+    def last_incident_wall_seconds(self) -> float | None:
+        """When the last incident opened."""
+        return self._incidents.last_opened_wall_seconds
+
+    @property
+    def collect_errors(self) -> Mapping[str, int]:
+        """Failures while evidence was taken, by collector."""
+        return dict(self._incidents.errors)
+
+    @property
+    def open_incident(self) -> Incident | None:
+        """The incident that is open now."""
+        return self._incidents.open_incident
+
+    def _gather(self, suspicion: Suspicion, out: Path) -> Gathering:
+        return Gathering(
+            pid=self._target(suspicion),
+            run_dir=self._run.path,
+            out=out,
+            clock=self._clock,
+            deadline_seconds=self._deadline,
+        )
+
+    def _target(self, suspicion: Suspicion) -> int:
+        """The command's first process, whose whole tree is looked at; a rank's own where that one is gone."""
+        progress = self._progress.get(suspicion.rank)
+        if self._command is not None and Path(f"/proc/{self._command.pid}").exists():
+            return self._command.pid
+        assert progress is not None
+        return progress.incarnation[0]
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
