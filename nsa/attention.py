@@ -1,12 +1,12 @@
 """Native Sparse Attention (arXiv 2502.11089) and dense causal attention, over packed documents.
 
-Vectorised: boolean masks on PyTorch's own attention kernels, no Python loop over positions or heads. Three causal
-branches, each with keys and values of its own (compressed, selected, window), and a learned gate over them.
-Selection is dense in memory (a mask over all pairs): below about 6k tokens sparsity does not pay. Not here: a
-decoding cache, and kernels that skip unselected blocks. `nsa.reference` is what this must equal.
+Vectorised: boolean masks on PyTorch's own attention kernels, no Python loop over positions or heads. Three
+causal branches, each with keys and values of its own (compressed, selected, window), and a learned gate over
+them. Selection is dense in memory (a mask over all pairs): below about 6k tokens sparsity does not pay. Not
+here: a decoding cache, and kernels that skip unselected blocks. `nsa.reference` is what this must equal.
 
-Shapes: B batch, S sequence, D model dim, H heads, G KV groups, R = H / G heads of a group, K head dim, N compressed
-blocks, L tokens of one, J selection blocks, C window chunks, Q queries and U keys of a chunk.
+Shapes: B batch, S sequence, D model dim, H heads, G KV groups, R = H / G heads of a group, K head dim, N
+compressed blocks, L tokens of one, J selection blocks, C window chunks, Q queries and U keys of a chunk.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ def per_group(mask_B1SU: Tensor | None, groups: int) -> Tensor | None:
 
 
 def overlap_scores(p_N: Tensor, *, blocks: int, length: int, stride: int, select_block: int) -> Tensor:
-    """Importance of selection blocks from that of compressed ones (Eq. 9): each weighs by the strides they share.
+    """Importance of selection blocks from that of compressed ones (Eq. 9), weighed by the strides shared.
 
-    Block j collects, for l' = 4d and l = 2d, compressed blocks 4j-1 … 4j+3 with weights 1, 2, 2, 2, 1. Plain sums in
-    a fixed order, so that equal importances stay equal to the bit and ties stay ties.
+    Block j collects, for l' = 4d and l = 2d, compressed blocks 4j-1 … 4j+3 with weights 1, 2, 2, 2, 1. Plain
+    sums in a fixed order, so that equal importances stay equal to the bit and ties stay ties.
     """
     cover, ratio = length // stride, select_block // stride
     padded = F.pad(p_N, (cover - 1, blocks * ratio - p_N.shape[-1]))
     strides = padded[..., cover - 1 :]
     for shift in range(1, cover):
         strides = strides + padded[..., cover - 1 - shift : padded.shape[-1] - shift]
-    return strides.unflatten(-1, (blocks, ratio)).sum(dim=-1)
+    return torch.unflatten(strides, -1, (blocks, ratio)).sum(dim=-1)
 
 
 def top_blocks(scores_J: Tensor, count: int) -> Tensor:
     """Mark the `count` highest scores; of equal ones the earlier. `topk` promises no order among equals."""
     chosen = scores_J.sort(dim=-1, descending=True, stable=True).indices[..., :count]
-    return torch.zeros_like(scores_J, dtype=torch.bool).scatter(-1, chosen, True)  # noqa: FBT003
+    return torch.zeros_like(scores_J, dtype=torch.bool).scatter(-1, chosen, True)
 
 
 class Compressor(nn.Module):
@@ -85,7 +85,7 @@ def gather_tokens(x_BSGK: Tensor, token_BNL: Tensor) -> Tensor:
     row_B = torch.arange(batch, device=token_BNL.device) * sequence
     index = (token_BNL + row_B[:, None, None]).flatten()
     # Whole rows: on the CPU the gradient of index_select is many times faster than that of fancy indexing.
-    return x_BSGK.flatten(0, 1).index_select(0, index).unflatten(0, tuple(token_BNL.shape))
+    return torch.unflatten(x_BSGK.flatten(0, 1).index_select(0, index), 0, token_BNL.shape)
 
 
 class Projected(NamedTuple):
@@ -139,7 +139,8 @@ class NSAAttention(nn.Module):
         """Queries, and a pair of keys and values for each branch."""
         q_BHSK = self.q(x_BSD).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
         kv_BS6GK = self.kv(x_BSD).view(*x_BSD.shape[:2], 6, self.groups, self.head_dim)
-        # One unbind: its gradient is written once, that of each index would be a tensor of zeros with one part set.
+        # One unbind: its gradient is written once, that of each index would be a tensor of zeros with one
+        # part set.
         ck, cv, sk, sv, wk, wv = kv_BS6GK.unbind(2)
         return Projected(q_BHSK, (ck, cv), (sk, sv), (wk, wv))
 
@@ -162,9 +163,9 @@ class NSAAttention(nn.Module):
 
     def grouped(self, q_BHSK: Tensor, k_BGUK: Tensor, v_BGUK: Tensor, mask: Tensor | None) -> Tensor:
         """Attention with groups folded into the batch: keys are broadcast to their heads, not copied."""
-        q_XRSK = q_BHSK.unflatten(1, (self.groups, -1)).flatten(0, 1)
+        q_XRSK = torch.unflatten(q_BHSK, 1, (self.groups, -1)).flatten(0, 1)
         o_XRSK = attend(q_XRSK, k_BGUK.flatten(0, 1)[:, None], v_BGUK.flatten(0, 1)[:, None], mask)
-        return o_XRSK.unflatten(0, (-1, self.groups)).flatten(1, 2)
+        return torch.unflatten(o_XRSK, 0, (-1, self.groups)).flatten(1, 2)
 
     def compress(self, pair_BSGK: tuple[Tensor, Tensor], blocks: CompressedBlocks) -> tuple[Tensor, Tensor]:
         """Keys (rotated) and values of the compressed blocks, each (B, G, N, K)."""
@@ -175,7 +176,8 @@ class NSAAttention(nn.Module):
     def compressed(self, q_BHSK: Tensor, k_BGNK: Tensor, v_BGNK: Tensor, blocks: CompressedBlocks) -> Tensor:
         """Compressed branch; exactly 0, with finite gradients, for a query that sees no block."""
         seen_B1S1 = blocks.seen_BS[:, None, :, None]
-        # A row without any key is NaN or 0 or neither, by kernel and version: let it see all, then drop the result.
+        # A row without any key is NaN or 0 or neither, by kernel and version: let it see all, then drop the
+        # result.
         mask_B1SN = blocks.visible_BSN[:, None] | ~seen_B1S1
         o_BHSK = self.grouped(q_BHSK, k_BGNK, v_BGNK, per_group(mask_B1SN, self.groups))
         return o_BHSK.masked_fill(~seen_B1S1, 0.0)
@@ -204,7 +206,7 @@ class NSAAttention(nn.Module):
         """
         with torch.autocast(q_BHSK.device.type, enabled=False):
             wide = torch.float64 if q_BHSK.dtype == torch.float64 else torch.float32
-            q_BGRSK = q_BHSK.to(wide).unflatten(1, (self.groups, -1))
+            q_BGRSK = torch.unflatten(q_BHSK.to(wide), 1, (self.groups, -1))
             logits_BGRSN = q_BGRSK @ k_BGNK.to(wide)[:, :, None].transpose(-1, -2) * self.head_dim**-0.5
             visible_B11SN = compressed.visible_BSN[:, None, None]
             # Masked before the softmax: blocks still to come take no share.
@@ -233,8 +235,8 @@ class NSAAttention(nn.Module):
         batch, heads, sequence = q_BHSK.shape[:3]
         count, size = chunks.key_BCU.shape[1], chunks.mask_BC1QU.shape[3]
         padded_BHTK = F.pad(q_BHSK, (0, 0, 0, count * size - sequence))
-        q_BCHQK = padded_BHTK.unflatten(2, (count, size)).transpose(1, 2)
-        q_XRQK = q_BCHQK.unflatten(2, (self.groups, -1)).flatten(0, 2)
+        q_BCHQK = torch.unflatten(padded_BHTK, 2, (count, size)).transpose(1, 2)
+        q_XRQK = torch.unflatten(q_BCHQK, 2, (self.groups, -1)).flatten(0, 2)
         k_X1UK, v_X1UK = (
             gather_tokens(x.transpose(1, 2), chunks.key_BCU).transpose(2, 3).flatten(0, 2)[:, None]
             for x in (k_BGSK, v_BGSK)
@@ -268,8 +270,8 @@ class DenseAttention(nn.Module):
         k_BSGK, v_BSGK = self.kv(x_BSD).unflatten(-1, (2, self.groups, self.head_dim)).unbind(2)
         k_X1SK = layout.rotate(k_BSGK.transpose(1, 2)).flatten(0, 1)[:, None]
         v_X1SK = v_BSGK.transpose(1, 2).flatten(0, 1)[:, None]
-        q_XRSK = q_BHSK.unflatten(1, (self.groups, -1)).flatten(0, 1)
+        q_XRSK = torch.unflatten(q_BHSK, 1, (self.groups, -1)).flatten(0, 1)
         o_XRSK = attend(q_XRSK, k_X1SK, v_X1SK, per_group(layout.causal_B1SS, self.groups))
-        o_BSHK = o_XRSK.unflatten(0, (-1, self.groups)).flatten(1, 2).transpose(1, 2)
+        o_BSHK = torch.unflatten(o_XRSK, 0, (-1, self.groups)).flatten(1, 2).transpose(1, 2)
         out_BSD: Tensor = self.out(o_BSHK.flatten(2))
         return out_BSD

@@ -1,13 +1,14 @@
-"""Where the documents of a packed batch lie, and who may see whom: computed once per batch, used by every layer.
+"""Where the documents of a packed batch lie, and who may see whom: once per batch, for every layer.
 
-A document is a run of equal ids. In each one, positions, compressed blocks, selection blocks and the window start
-anew. Document-relative numbers keep every shape static, whatever the documents: a row of S tokens never has more
-complete compressed blocks than one document of S tokens would have, and no document more selection blocks.
+A document is a run of equal ids. In each one, positions, compressed blocks, selection blocks and the window
+start anew. Document-relative numbers keep every shape static, whatever the documents: a row of S tokens never
+has more complete compressed blocks than one document of S tokens would have, and no document more selection
+blocks.
 
 Not here: anything that depends on the content of the tokens (the choice of blocks is made in `attention`).
 
-Shapes: B batch, S sequence, G KV groups, N compressed blocks of a row, L tokens of one, J selection blocks of a
-document, C chunks of queries in the window branch, Q queries of a chunk, U keys that a chunk may need.
+Shapes: B batch, S sequence, G KV groups, N compressed blocks of a row, L tokens of one, J selection blocks of
+a document, C chunks of queries in the window branch, Q queries of a chunk, U keys that a chunk may need.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from nsa.rope import Rotation
 if TYPE_CHECKING:
     from nsa.config import ModelConfig, SparseConfig
 
-# Queries of the window branch go through the kernel in chunks, so that keys outside of the window are skipped.
+# Queries of the window branch go through the kernel in chunks, so that keys outside of the window are
+# skipped.
 WINDOW_CHUNK = 128
 
 
@@ -37,7 +39,7 @@ class Documents:
     run_BS: Tensor
     """Number of the document within its row."""
     causal_B1SS: Tensor | None
-    """Query sees key: the same document, not later. None: one document per row, the kernel's own causal path."""
+    """Query sees key: same document, not later. None: one document per row, the kernel's own causal path."""
     rotate: Rotation
 
     @classmethod
@@ -46,8 +48,8 @@ class Documents:
     ) -> Documents:
         """Read the documents off their ids.
 
-        Ids on the CPU let a batch of whole-row documents take the kernels' causal path at no cost; ids on a GPU are
-        not looked at from the host, which would wait for the device at each batch.
+        Ids on the CPU let a batch of whole-row documents take the kernels' causal path at no cost; ids on a
+        GPU are not looked at from the host, which would wait for the device at each batch.
         """
         readable = document_ids_BS.device.type == "cpu" and not torch.compiler.is_compiling()
         whole = readable and bool((document_ids_BS == document_ids_BS[:, :1]).all())
@@ -59,7 +61,8 @@ class Documents:
         position_BS = index_S - start_BS
         causal_B1SS = None
         if not whole:
-            # index_S - key <= position: the key is not before the document; cheaper than comparing ids of all pairs.
+            # index_S - key <= position: the key is not before the document; cheaper than comparing ids of all
+            # pairs.
             behind_SS = index_S[:, None] - index_S
             causal_B1SS = ((behind_SS >= 0) & (behind_SS <= position_BS[:, :, None]))[:, None]
         rotate = Rotation.of(position_BS, head_dim=model.head_dim, theta=model.rope_theta, dtype=dtype)
@@ -83,7 +86,7 @@ class CompressedBlocks:
 
     @classmethod
     def of(cls, documents: Documents, model: ModelConfig, *, dtype: torch.dtype) -> CompressedBlocks:
-        """Enumerate blocks by their last tokens; at least one (unseen where there is none) keeps shapes simple."""
+        """Enumerate blocks by their last tokens; at least one, unseen where there is none."""
         length, stride = model.nsa.compress_block, model.nsa.compress_stride
         position_BS = documents.position_BS
         sequence = position_BS.shape[1]
@@ -96,7 +99,8 @@ class CompressedBlocks:
             torch.where(is_last_BS, index_S, sequence).sort(dim=1).values[:, :count].clamp(max=sequence - 1)
         )
         token_BNL = (last_BN[:, :, None] - torch.arange(length - 1, -1, -1, device=device)).clamp(min=0)
-        # Blocks end in order, so a query sees those from its document's first to the last that has ended: a range.
+        # Blocks end in order, so a query sees those from its document's first to the last that has ended: a
+        # range.
         ended_BS = is_last_BS.cumsum(dim=1)
         start_BS = index_S - position_BS
         first_BS = (ended_BS - is_last_BS.long()).gather(1, start_BS)
@@ -171,7 +175,8 @@ class WindowChunks:
         query_CQ = (start_C[:, None] + torch.arange(chunk, device=device)).clamp(max=sequence - 1)
         key_CU = start_C[:, None] + torch.arange(-window, chunk, device=device)
         behind_CQU = query_CQ[:, :, None] - key_CU[:, None, :]
-        # Keys before the row's start are behind the document's too; keys past its end are ahead of every query.
+        # Keys before the row's start are behind the document's too; keys past its end are ahead of every
+        # query.
         reach_BCQ = position_BS[:, query_CQ].clamp(max=window - 1)
         mask_BCQU = (behind_CQU >= 0) & (behind_CQU <= reach_BCQ[..., None])
         key_BCU = key_CU.clamp(0, sequence - 1).expand(batch, -1, -1)

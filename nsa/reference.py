@@ -1,8 +1,8 @@
 """Native Sparse Attention written out slowly in float64: the oracle that `nsa.attention` must equal.
 
-One query at a time, one head at a time, one document at a time, in numpy, straight from the paper (arXiv 2502.11089;
-its equation numbers in the comments, on 0-based blocks). It shares no code with `nsa.attention`, only the names of the
-weights. Not here: gradients, speed, batches.
+One query at a time, one head at a time, one document at a time, in numpy, straight from the paper (arXiv
+2502.11089; its equation numbers in the comments, on 0-based blocks). It shares no code with `nsa.attention`,
+only the names of the weights. Not here: gradients, speed, batches.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ def _document(x: Array, weights: Mapping[str, Array], model: ModelConfig) -> Tra
     q = np.array([[_rope(q[t, h], t, model) for h in range(heads)] for t in range(length)])
 
     # Eq. 7: block i covers the tokens from i·d to i·d + l - 1, and exists if they all do.
-    l, d = nsa.compress_block, nsa.compress_stride
-    starts = range(0, length - l + 1, d)
+    block, stride = nsa.compress_block, nsa.compress_stride
+    starts = range(0, length - block + 1, stride)
     compressed_k = np.zeros((len(starts), groups, head_dim))
     compressed_v = np.zeros((len(starts), groups, head_dim))
     for i, start in enumerate(starts):
         for g in range(groups):
-            k = _phi(pairs[start : start + l, 0, 0, g], weights, "compress_k")
-            compressed_k[i, g] = _rope(k, start + l - 1, model)
-            compressed_v[i, g] = _phi(pairs[start : start + l, 0, 1, g], weights, "compress_v")
+            k = _phi(pairs[start : start + block, 0, 0, g], weights, "compress_k")
+            compressed_k[i, g] = _rope(k, start + block - 1, model)
+            compressed_v[i, g] = _phi(pairs[start : start + block, 0, 1, g], weights, "compress_v")
 
     def turned(branch: int) -> Array:
         k = pairs[:, branch, 0]
@@ -87,7 +87,7 @@ def _document(x: Array, weights: Mapping[str, Array], model: ModelConfig) -> Tra
     outputs = np.zeros((3, length, heads, head_dim))
     all_blocks: list[list[list[int]]] = []
     for t in range(length):
-        visible = [i for i, start in enumerate(starts) if start + l - 1 <= t]
+        visible = [i for i, start in enumerate(starts) if start + block - 1 <= t]
         window = list(range(max(0, t - nsa.window + 1), t + 1))
         all_blocks.append([])
         for g in range(groups):

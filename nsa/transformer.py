@@ -1,7 +1,7 @@
 """A decoder-only transformer: pre-norm RMSNorm, SwiGLU, tied embeddings, NSA or dense attention.
 
-The loss never holds the logits of a whole batch: for a vocabulary of 50,257 and 1,024 tokens those are 206 MB, three
-times over in the backward pass. Not here: generation.
+The loss never holds the logits of a whole batch: for a vocabulary of 50,257 and 1,024 tokens those are 206
+MB, three times over in the backward pass. Not here: generation.
 
 Shapes: B batch, S sequence, D model dim, T = B * S tokens, V vocabulary.
 """
@@ -89,7 +89,7 @@ class _ChunkedLoss(torch.autograd.Function):
         return total / x_TD.shape[0]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_x_TD, grad_weight_VD = ctx.saved_tensors
         scale = grad / grad_x_TD.shape[0]
         return (
@@ -137,7 +137,7 @@ class Transformer(nn.Module):
 
     def hidden(self, tokens_BS: Tensor, document_ids_BS: Tensor) -> Tensor:
         """The last layer's normalised output (B, S, D)."""
-        layout: Layout | Documents = self.blocks[0].attention.layout(document_ids_BS)  # type: ignore[union-attr, operator]
+        layout: Layout | Documents = self.blocks[0].attention.layout(document_ids_BS)
         x_BSD = self.embedding(tokens_BS)
         for block in self.blocks:
             if self.activation_checkpointing and torch.is_grad_enabled():
@@ -168,14 +168,15 @@ class Transformer(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def flops_per_token(self, sequence_length: int | None = None) -> float:
-        """FLOPs of a training step (forward and backward) per token, those of the attention it is, not of dense.
+        """FLOPs of a training step (forward and backward) per token, with the attention that it has.
 
-        Every multiply-add counts 2, the backward pass twice the forward pass: 6 for each weight that a token meets.
-        The embedding is a look-up and counts nothing; the head is a product and counts. φ runs once per compressed
-        block of `compress_block` tokens, so its first layer counts `compress_block / compress_stride` times per
-        token over its weights per token. Attention counts 2 products of head_dim per query, key and head, over the
-        keys a query of one whole-row document may see on average: selected tokens are at most
-        `select_count * select_block`. What a dense kernel computes and masks away is not counted.
+        Every multiply-add counts 2, the backward pass twice the forward pass: 6 for each weight that a token
+        meets. The embedding is a look-up and counts nothing; the head is a product and counts. φ runs once
+        per compressed block of `compress_block` tokens, so its first layer counts `compress_block /
+        compress_stride` times per token over its weights per token. Attention counts 2 products of head_dim
+        per query, key and head, over the keys a query of one whole-row document may see on average: selected
+        tokens are at most `select_count * select_block`. What a dense kernel computes and masks away is not
+        counted.
         """
         sequence = sequence_length or self.sequence_length
         model = self.model
