@@ -56,12 +56,6 @@ def overlap_scores(p_N: Tensor, *, blocks: int, length: int, stride: int, select
     return torch.unflatten(strides, -1, (blocks, ratio)).sum(dim=-1)
 
 
-def top_blocks(scores_J: Tensor, count: int) -> Tensor:
-    """Mark the `count` highest scores; of equal ones the earlier. `topk` promises no order among equals."""
-    chosen = scores_J.sort(dim=-1, descending=True, stable=True).indices[..., :count]
-    return torch.zeros_like(scores_J, dtype=torch.bool).scatter(-1, chosen, True)
-
-
 class Compressor(nn.Module):
     """φ: a block's L keys (or values), with their places in the block encoded, to one (Eq. 7)."""
 
@@ -186,23 +180,25 @@ class NSAAttention(nn.Module):
     def select(
         self, q_BHSK: Tensor, k_BGNK: Tensor, compressed: CompressedBlocks, selection: SelectionBlocks
     ) -> Tensor:
-        """The keys each group's queries selected, as a mask (B * G, 1, S, S)."""
-        scores_BGSJ = self.scores(q_BHSK, k_BGNK, compressed, selection)
+        """The keys each group's queries selected, as a mask (B * G, 1, S, S).
+
+        A choice has no gradient: the scores learn through the compressed branch.
+        """
+        scores_BGSJ = self.scores(self.probabilities(q_BHSK, k_BGNK, compressed, selection), selection)
         scores_BGSJ = scores_BGSJ.masked_fill(~selection.candidate_BSJ[:, None], -torch.inf)
         scores_BGSJ = scores_BGSJ.masked_fill(selection.forced_BSJ[:, None], torch.inf)
-        chosen_BGSJ = top_blocks(scores_BGSJ, self.model.nsa.select_count)
+        chosen_BGSJ = self.choose(scores_BGSJ)
         sequence = q_BHSK.shape[2]
         block_B11S = selection.block_of_key_BS[:, None, None, :]
         mask_BGSS = chosen_BGSJ.gather(-1, block_B11S.expand(-1, self.groups, sequence, -1))
         return (mask_BGSS & selection.causal_B1SS).flatten(0, 1)[:, None]
 
-    @torch.no_grad()
-    def scores(
+    def probabilities(
         self, q_BHSK: Tensor, k_BGNK: Tensor, compressed: CompressedBlocks, selection: SelectionBlocks
     ) -> Tensor:
-        """Importance (B, G, S, J) of each selection block, summed over the heads of a group (Eq. 8 to 10).
+        """Attention (B, G, S, N) to the n-th compressed block of the query's document, summed over its group.
 
-        In float32 at least: in bfloat16 near-equal blocks become ties.
+        Eq. 8 and 10, in float32 at least: in bfloat16 near-equal blocks become ties.
         """
         with torch.autocast(q_BHSK.device.type, enabled=False):
             wide = torch.float64 if q_BHSK.dtype == torch.float64 else torch.float32
@@ -213,15 +209,24 @@ class NSAAttention(nn.Module):
             logits_BGRSN = logits_BGRSN.masked_fill(~visible_B11SN, torch.finfo(wide).min)
             p_BGSN = (logits_BGRSN.softmax(dim=-1) * visible_B11SN).sum(dim=2)
             relative_BGSN = selection.relative_BSN[:, None].expand(-1, self.groups, -1, -1)
-            p_BGSN = p_BGSN.gather(-1, relative_BGSN) * selection.ended_BSN[:, None]
-            nsa = self.model.nsa
-            return overlap_scores(
-                p_BGSN,
-                blocks=selection.candidate_BSJ.shape[-1],
-                length=nsa.compress_block,
-                stride=nsa.compress_stride,
-                select_block=nsa.select_block,
-            )
+            return p_BGSN.gather(-1, relative_BGSN) * selection.ended_BSN[:, None]
+
+    def scores(self, p_BGSN: Tensor, selection: SelectionBlocks) -> Tensor:
+        """Importance (B, G, S, J) of each selection block (Eq. 9)."""
+        nsa = self.model.nsa
+        return overlap_scores(
+            p_BGSN,
+            blocks=selection.candidate_BSJ.shape[-1],
+            length=nsa.compress_block,
+            stride=nsa.compress_stride,
+            select_block=nsa.select_block,
+        )
+
+    def choose(self, scores_BGSJ: Tensor) -> Tensor:
+        """Mark the highest scores; of equal ones the earlier. `topk` promises no order among equals."""
+        order_BGSJ = scores_BGSJ.sort(dim=-1, descending=True, stable=True).indices
+        chosen_BGSn = order_BGSJ[..., : self.model.nsa.select_count]
+        return torch.zeros_like(scores_BGSJ, dtype=torch.bool).scatter(-1, chosen_BGSn, True)
 
     def windowed(self, q_BHSK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, layout: Layout) -> Tensor:
         """Window branch."""

@@ -137,7 +137,9 @@ class Transformer(nn.Module):
 
     def hidden(self, tokens_BS: Tensor, document_ids_BS: Tensor) -> Tensor:
         """The last layer's normalised output (B, S, D)."""
-        layout: Layout | Documents = self.blocks[0].attention.layout(document_ids_BS)
+        first = self.blocks[0]
+        assert isinstance(first, Block)
+        layout: Layout | Documents = first.attention.layout(document_ids_BS)
         x_BSD = self.embedding(tokens_BS)
         for block in self.blocks:
             if self.activation_checkpointing and torch.is_grad_enabled():
