@@ -1,0 +1,233 @@
+"""The command line `nsa`: parsing, one line for every mistake, exit statuses.
+
+Covers `nsa train` and `nsa data fetch`. Imports neither torch nor pydantic until a command needs it, so that
+help and mistakes answer at once. Not here: what the commands do (nsa.train, nsa.data).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nsa.errors import NsaError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_CHANGEABLE = ("schedule", "batch", "optimizer", "precision")
+_INTERRUPTED = 130
+
+_DESCRIPTION = "Train a Native Sparse Attention language model."
+
+_EXIT_STATUSES = """\
+exit status:
+  0   done
+  2   the configuration or the command line is wrong; one line says where, and what to do
+  3   the loss or the gradient became NaN or infinite; nothing was saved after it
+  4   the source of the text is out of reach
+  75  stopped by SIGTERM or Ctrl-C, state saved: start the same command again to go on
+      (a second signal ends at once, without saving)
+"""
+
+_TRAIN = """\
+Train by CONFIG, a YAML file (see configs/). Everything is checked before torch is loaded.
+
+The run's files go to --out: checkpoints/, metrics.jsonl, tensorboard/ if asked for. Start
+the same command with the same --out again, and it continues where it was, to the bit.
+"""
+
+_TRAIN_EXAMPLES = """\
+examples:
+  nsa train configs/quickstart.yaml
+  nsa train configs/quickstart.yaml --set train.steps=50 --set schedule.warmup_steps=10
+  nsa train configs/m7c_125m.yaml --out runs/m7c          # again, to continue
+  harness run -- nsa train configs/quickstart.yaml        # watched, with metrics
+  torchrun --nproc-per-node 2 -m nsa train configs/m7c_125m.yaml --out runs/m7c
+
+"""
+
+_FETCH = """\
+Copy documents of a source into local parquet files, for machines without a network.
+Train on them with:  --set data.source=files --set 'data.paths=[OUT/*.parquet]'
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file or a pipe would hold lines back for kilobytes: a run's log has to say where it is.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(line_buffering=True)
+    options = build_parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except NsaError as error:
+        _complain(str(error))
+        return error.exit_status
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in {"nsa", "harness"}:
+            raise
+        _complain(
+            f"{error.name} is not installed: training needs the extra. pip install 'training-harness[train]'"
+        )
+        return 2
+    except KeyboardInterrupt:
+        _complain("interrupted before training began: nothing to save")
+        return _INTERRUPTED
+    finally:
+        _settle()
+
+
+def _complain(text: str) -> None:
+    with suppress(OSError):  # nobody reads: the exit status still tells
+        sys.stderr.write(text + "\n")
+
+
+def _settle() -> None:
+    """Keep a closed pipe or a full disk behind standard output from changing the exit status."""
+    from nsa.report import settle_output
+
+    settle_output()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and options."""
+    parser = argparse.ArgumentParser(
+        prog="nsa",
+        description=_DESCRIPTION,
+        epilog=_EXIT_STATUSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version, and end")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_train(commands)
+    _add_data(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when asked: importlib.metadata takes longer than the rest of the parser."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib import metadata
+
+        try:
+            version = metadata.version("training-harness")
+        except metadata.PackageNotFoundError:
+            version = "(not installed)"
+        print(f"nsa {version}")
+        parser.exit()
+
+
+def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    train = commands.add_parser(
+        "train",
+        help="train a model by a configuration",
+        description=_TRAIN,
+        epilog=_TRAIN_EXAMPLES + _EXIT_STATUSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.add_argument(
+        "config", metavar="CONFIG", type=Path, help="the YAML file, for instance configs/quickstart.yaml"
+    )
+    _add_set(train)
+    train.add_argument(
+        "--resume",
+        metavar="auto|never|PATH",
+        default="auto",
+        help="auto (default): continue from the newest whole checkpoint in --out, if there is one;"
+        " never: begin at step 0, and set checkpoints that are there aside;"
+        " PATH: continue from that checkpoint, or the newest below that folder",
+    )
+    train.add_argument(
+        "--allow-changed",
+        metavar="SECTION",
+        action="append",
+        default=[],
+        choices=_CHANGEABLE,
+        help="resume although this differs from the checkpoint: schedule, batch, optimizer or precision;"
+        " may be repeated. Without it a change is refused",
+    )
+    train.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="folder of the run (default: the harness's run directory under `harness run`,"
+        " else a new runs/<UTC time>-<name>)",
+    )
+    train.set_defaults(run=_train)
+
+
+def _add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    data = commands.add_parser(
+        "data", help="look after training text", description="Look after training text."
+    )
+    actions = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    fetch = actions.add_parser(
+        "fetch",
+        help="stage documents of a source as local parquet",
+        description=_FETCH,
+        epilog="example:\n  nsa data fetch configs/m7c_125m.yaml --documents 20000 --out data/fineweb\n\n"
+        + _EXIT_STATUSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    fetch.add_argument(
+        "config", metavar="CONFIG", type=Path, help="a YAML file; its section data names the source"
+    )
+    _add_set(fetch)
+    fetch.add_argument("--documents", metavar="N", type=_count, required=True, help="how many documents")
+    fetch.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the parquet files")
+    fetch.set_defaults(run=_fetch)
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="change one key of CONFIG, for instance train.steps=500; the value is YAML; may be repeated",
+    )
+
+
+def _count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return number
+
+
+def _train(options: argparse.Namespace) -> int:
+    from nsa import train
+
+    train.run(
+        train.Options(
+            config=options.config,
+            overrides=tuple(options.overrides),
+            resume=options.resume,
+            allow_changed=tuple(options.allow_changed),
+            out=options.out,
+        )
+    )
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from nsa import config as configuration
+
+    config = configuration.load(options.config, options.overrides)
+    from nsa.data import fetch
+
+    place = fetch(config.data, options.out, options.documents, progress=print)
+    print(f"fetched into {place}")
+    print(f"train on it with: --set data.source=files --set 'data.paths=[{options.out}/*.parquet]'")
+    return 0
