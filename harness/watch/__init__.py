@@ -1,1 +1,1 @@
-"""What moves in a run: heartbeats, logs and activity become Progress; `detect` judges it."""
+"""Reading what a training leaves behind while it runs: records, logs, activity. Nothing here writes to it."""

@@ -1,0 +1,391 @@
+"""Reads a rank's record, whatever state its writer is in; the layout is `harness.wire`'s.
+
+Covers checking that a file is a record, the state now, and the rows and stages since the last look. Reads by
+`pread` and never maps: a file cut short under us is an error here, not a SIGBUS. Not here: finding records,
+whether the process still lives (`harness.watch.ranks`), writing (`harness.emit`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness import wire
+from harness.errors import RecordError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+# A block can be overtaken while it is copied; that this many copies in a row were means that it is damaged.
+_TRIES = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRow:
+    """One step. None is absent; NaN and infinities are the trainer's own."""
+
+    index: int  # running number of the row within the attempt, from 0
+    step: int
+    wall_seconds: float
+    monotonic_seconds: float
+    step_seconds: float | None  # since the step before, nested stages left out; None for a stage's first step
+    loss: float | None
+    learning_rates: tuple[float, ...]
+    grad_norm: float | None
+    tokens: int | None
+    phase_seconds: dict[str, float]  # empty also where the row before is lost
+    memory: tuple[int, int, int] | None  # bytes: allocated, reserved, peak
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageEntry:
+    """A stage, and since when."""
+
+    stage: str
+    entered_wall_seconds: float
+    entered_monotonic_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """What a record says now. Monotonic times compare with this machine's clock while `boot_id` is this boot's."""
+
+    rank: int
+    world_size: int | None
+    pid: int
+    start_time_ticks: int
+    boot_id: str
+    run_id: str
+    attempt: int
+    opened_wall_seconds: float
+    opened_monotonic_seconds: float
+    traceback_signal: int | None  # writes all stacks to ranks/NNNNN.traceback
+    total_steps: int | None
+    schedule: dict[str, Any] | None  # kind, peak, warmup, total, floor, as far as declared
+    stages: tuple[StageEntry, ...]  # outermost first
+    stage: str  # the innermost one's name
+    phase: str | None
+    phase_entered_monotonic_seconds: float | None
+    step: int | None
+    last_progress_wall_seconds: float
+    last_progress_monotonic_seconds: float
+    progress_count: int  # the sum of emit.progress
+    detail: str | None
+    steps_written: int
+    tokens_total: int
+    last: StepRow | None
+    closed_status: str | None  # None: not closed; if its process is gone, it did not end on its own
+    closed_wall_seconds: float | None
+    phase_totals: dict[str, float]  # seconds up to the last step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """What is new since the last `Reader.drain`."""
+
+    rows: tuple[StepRow, ...]
+    lost: tuple[int, int] | None  # indices (first, last) of rows overwritten before they were read
+    stages: tuple[
+        StageEntry, ...
+    ]  # each change of the innermost stage; a return to an outer one is a change too
+
+
+def read(path: str | Path) -> Heartbeat:
+    """The state of the record at `path` now; RecordError if there is none."""
+    with Reader(path) as reader:
+        return reader.read()
+
+
+class Reader:
+    """An open record: its state, and what came since the last look. Keeps to the file it opened."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = os.fspath(path)
+        self._descriptor, self._identity = _open(self.path)
+        try:
+            self._header = _parse_header(self.path, os.pread(self._descriptor, wire.COUNTERS_AT, 0))
+            length = os.fstat(self._descriptor).st_size
+            if length < wire.SIZE:
+                raise self._cut(length)
+        except BaseException:
+            self.close()
+            raise
+        self._next_row = 0
+        self._next_change = 0
+        self._totals: tuple[float, ...] | None = (0.0,) * len(wire.PHASES)  # before the next row; None: lost
+        self._stage: StageEntry | None = None
+
+    def read(self) -> Heartbeat:
+        """The state now."""
+        for _ in range(_TRIES):
+            head, counts = self._head()
+            facts = _newest(wire.FACTS, head, counts)
+            now = _newest(wire.NOW, head, counts)
+            change = _newest(wire.STAGE_CHANGES, head, counts)
+            if facts is None or now is None or change is None:
+                continue
+            rows = self._blocks(max(counts[wire.STEPS.counter] - 2, 0), counts[wire.STEPS.counter])
+            if rows is not None and all(row is not None for row in rows):
+                return self._heartbeat(facts, now, change, [row for row in rows if row is not None])
+        raise self._damaged()
+
+    def drain(self) -> Drained:
+        """The rows and stages since the last call, in order, each exactly once; and which were lost."""
+        for _ in range(_TRIES):
+            head, counts = self._head()
+            changes = self._changes(head, counts[wire.STAGE_CHANGES.counter])
+            if changes is None:
+                continue
+            start, end = self._next_row, counts[wire.STEPS.counter]
+            first = max(start, end - wire.STEPS.count)
+            blocks = self._blocks(first, end)
+            if blocks is None:
+                continue
+            # Overwritten meanwhile: from the oldest on. Written but not yet whole to our eyes: the newest.
+            while blocks and blocks[-1] is None:
+                blocks.pop()
+                end -= 1
+            if end == first and first < counts[wire.STEPS.counter]:
+                continue  # all of them: we were asleep for a whole ring
+            bad = max((i for i, block in enumerate(blocks) if block is None), default=-1)
+            whole = [block for block in blocks[bad + 1 :] if block is not None]
+            lost = (start, end - len(whole) - 1) if end - len(whole) > start else None
+            if lost:
+                self._totals = None
+            rows = []
+            for number, values in whole:
+                row, self._totals = _row(number, values, self._totals)
+                rows.append(row)
+            self._next_row = end
+            self._next_change = counts[wire.STAGE_CHANGES.counter]
+            return Drained(rows=tuple(rows), lost=lost, stages=tuple(changes))
+        raise self._damaged()
+
+    def replaced(self) -> bool:
+        """Whether another file, or none, stands at the path by now: the next attempt's, say."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return True
+        return (found.st_dev, found.st_ino) != self._identity
+
+    def close(self) -> None:
+        """Close the file; may be called again."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _head(self) -> tuple[bytes, tuple[int, ...]]:
+        head = os.pread(self._descriptor, wire.HEAD_BYTES, 0)
+        if len(head) < wire.HEAD_BYTES:
+            raise self._cut(len(head))
+        return head, wire.COUNTERS.unpack_from(head, wire.COUNTERS_AT)
+
+    def _blocks(self, first: int, end: int) -> list[wire.Block | None] | None:
+        """Rows `first` to `end`, None where not whole or overtaken; None if the range makes no sense."""
+        ring = wire.STEPS
+        if not 0 <= end - first <= ring.count:
+            return None
+        blocks: list[wire.Block | None] = []
+        number = first
+        while number < end:  # at most twice: the ring ends once in between
+            several = min(end - number, ring.count - number % ring.count)
+            copy = os.pread(self._descriptor, several * ring.bytes, ring.at(number))
+            if len(copy) < several * ring.bytes:
+                raise self._cut(os.fstat(self._descriptor).st_size)
+            for i in range(several):
+                block = wire.unseal(ring, copy, i * ring.bytes)
+                blocks.append(block if block is not None and block[0] == number + i else None)
+            number += several
+        return blocks
+
+    def _changes(self, head: bytes, end: int) -> list[StageEntry] | None:
+        ring = wire.STAGE_CHANGES
+        entries: list[StageEntry] = []
+        stage = self._stage
+        for number in range(max(self._next_change, end - ring.count + 1), end):
+            block = wire.unseal(ring, head, ring.at(number))
+            if block is None or block[0] != number:
+                if number == end - 1:
+                    return None
+                continue  # overtaken: a stage of microseconds
+            innermost = _stages(block[1])[-1]
+            if innermost != stage:
+                # A stage that goes on after a nested one does so from now.
+                known = (
+                    stage is not None
+                    and innermost.entered_monotonic_seconds < stage.entered_monotonic_seconds
+                )
+                wall, mono = block[1][:2] if known else (None, None)
+                entries.append(
+                    innermost
+                    if wall is None or mono is None
+                    else StageEntry(
+                        stage=innermost.stage, entered_wall_seconds=wall, entered_monotonic_seconds=mono
+                    )
+                )
+            stage = innermost
+        self._stage = stage
+        return entries
+
+    def _heartbeat(
+        self, facts: tuple[Any, ...], now: tuple[Any, ...], change: tuple[Any, ...], rows: list[wire.Block]
+    ) -> Heartbeat:
+        present, _, total_steps, world_size, kind, *numbers, closed_wall, status = facts
+        phase, phase_entered, progress_wall, progress_mono, count, detail = now
+        schedule: dict[str, Any] = {"kind": wire.unpack_text(kind)} if present & wire.HAS_KIND else {}
+        names = ("peak", "warmup", "total", "floor")
+        bits = (wire.HAS_PEAK, wire.HAS_WARMUP, wire.HAS_TOTAL, wire.HAS_FLOOR)
+        schedule |= {name: n for name, bit, n in zip(names, bits, numbers, strict=True) if present & bit}
+        stages = _stages(change)
+        last: StepRow | None = None
+        totals: tuple[float, ...] | None = None
+        for number, values in rows:
+            last, totals = _row(number, values, (0.0,) * len(wire.PHASES) if number == 0 else totals)
+        in_phase = bool(phase.strip(b"\0"))
+        if last is not None:
+            in_phase = in_phase and phase_entered >= last.monotonic_seconds  # a step ends its phase
+            if last.monotonic_seconds > progress_mono:
+                progress_wall, progress_mono = last.wall_seconds, last.monotonic_seconds
+        closed = bool(present & wire.IS_CLOSED)
+        return Heartbeat(
+            **self._header,
+            world_size=world_size if present & wire.HAS_WORLD_SIZE else None,
+            total_steps=total_steps if present & wire.HAS_TOTAL_STEPS else None,
+            schedule=schedule or None,
+            stages=stages,
+            stage=stages[-1].stage,
+            phase=wire.unpack_text(phase) if in_phase else None,
+            phase_entered_monotonic_seconds=phase_entered if in_phase else None,
+            step=last.step if last else None,
+            last_progress_wall_seconds=progress_wall,
+            last_progress_monotonic_seconds=progress_mono,
+            progress_count=count,
+            detail=wire.unpack_text(detail) or None,
+            steps_written=last.index + 1 if last else 0,
+            tokens_total=rows[-1][1][wire.ROW_TOKENS_TOTAL] if rows else 0,
+            last=last,
+            closed_status=wire.unpack_text(status) if closed else None,
+            closed_wall_seconds=closed_wall if closed else None,
+            phase_totals={name: s for name, s in zip(wire.PHASES, totals or (), strict=False) if s > 0},
+        )
+
+    def _cut(self, length: int) -> RecordError:
+        return RecordError(
+            f"{self.path}: the record was truncated to {length} bytes of {wire.SIZE}",
+            remedy="Nothing can be read from it any more; the trainer makes a new one when it starts again",
+        )
+
+    def _damaged(self) -> RecordError:
+        return RecordError(
+            f"{self.path}: the record is damaged: no whole block in {_TRIES} readings",
+            remedy="Something else wrote into the file; the trainer makes a new one when it starts again",
+        )
+
+
+def _open(path: str) -> tuple[int, tuple[int, int]]:
+    """A descriptor on the regular file at `path`, and its identity. A link may lead to its owner's file only."""
+    try:
+        named = os.lstat(path)
+        is_link = stat.S_ISLNK(named.st_mode)
+        before = os.stat(path) if is_link else named
+        if not stat.S_ISREG(before.st_mode):
+            raise RecordError(f"{path}: not a regular file, so not a record")
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if is_link else os.O_NOFOLLOW)
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        raise RecordError(f"{path}: no record can be read here: {error.strerror}") from None
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or (is_link and found.st_uid not in (named.st_uid, 0)):
+        os.close(descriptor)
+        raise RecordError(f"{path}: leads to a file of another user, or to none")
+    return descriptor, (found.st_dev, found.st_ino)
+
+
+def _parse_header(path: str, data: bytes) -> dict[str, Any]:
+    """The header's facts; RecordError that says what the file is instead."""
+    if not data:
+        raise RecordError(f"{path}: the file is empty, so not a record")
+    if not data.startswith(wire.MAGIC[: len(data)]):
+        raise RecordError(f"{path}: not a record: it begins with {data[:8]!r} and not with {wire.MAGIC!r}")
+    if len(data) < wire.PROLOGUE.size:
+        raise RecordError(f"{path}: the record was truncated to {len(data)} bytes of {wire.SIZE}")
+    _, version, size = wire.PROLOGUE.unpack_from(data)
+    if version != wire.VERSION:
+        raise RecordError(
+            f"{path}: the record has layout version {version}, and this harness reads {wire.VERSION}",
+            remedy="Use the harness that the trainer's environment has",
+        )
+    if size != wire.SIZE or len(data) < wire.HEADER.size + wire.CHECK.size:
+        raise RecordError(f"{path}: the record was truncated, or says a wrong size: {size}, not {wire.SIZE}")
+    header = data[: wire.HEADER.size]
+    if data[wire.HEADER.size : wire.HEADER.size + wire.CHECK.size] != wire.header_check(header):
+        raise RecordError(f"{path}: the record's header is damaged")
+    _, _, _, rank, pid, ticks, boot_id, run_id, attempt, signal, wall, mono = wire.HEADER.unpack(header)
+    return {
+        "rank": rank,
+        "pid": pid,
+        "start_time_ticks": ticks,
+        "boot_id": wire.unpack_text(boot_id),
+        "run_id": wire.unpack_text(run_id),
+        "attempt": attempt,
+        "traceback_signal": signal or None,
+        "opened_wall_seconds": wall,
+        "opened_monotonic_seconds": mono,
+    }
+
+
+def _newest(ring: wire.Ring, head: bytes, counts: tuple[int, ...]) -> tuple[Any, ...] | None:
+    """The values of the ring's newest block in a copy of the head; None if it was overtaken meanwhile."""
+    newest = counts[ring.counter] - 1
+    if newest < 0:
+        return None
+    block = wire.unseal(ring, head, ring.at(newest))
+    return block[1] if block is not None and block[0] >= newest else None
+
+
+def _stages(change: tuple[Any, ...]) -> tuple[StageEntry, ...]:
+    depth = max(1, min(change[2], wire.MAX_STAGES))
+    fields = change[3:]
+    return tuple(
+        StageEntry(
+            stage=wire.unpack_text(fields[3 * i]),
+            entered_wall_seconds=fields[3 * i + 1],
+            entered_monotonic_seconds=fields[3 * i + 2],
+        )
+        for i in range(depth)
+    )
+
+
+def _row(
+    index: int, values: tuple[Any, ...], before: tuple[float, ...] | None
+) -> tuple[StepRow, tuple[float, ...]]:
+    """A row and the phases' totals after it, from a block's values and the totals before it."""
+    step, wall, mono, step_seconds, loss, grad_norm, tokens, _, *memory, present, rates = values[:13]
+    totals = values[13 : 13 + len(wire.PHASES)]
+    spent = zip(wire.PHASES, totals, before or totals, strict=True)
+    row = StepRow(
+        index=index,
+        step=step,
+        wall_seconds=wall,
+        monotonic_seconds=mono,
+        step_seconds=step_seconds if present & wire.HAS_STEP_SECONDS else None,
+        loss=loss if present & wire.HAS_LOSS else None,
+        learning_rates=values[13 + len(wire.PHASES) :][: min(rates, wire.MAX_RATES)],
+        grad_norm=grad_norm if present & wire.HAS_GRAD_NORM else None,
+        tokens=tokens if present & wire.HAS_TOKENS else None,
+        phase_seconds={name: after - earlier for name, after, earlier in spent if after > earlier},
+        memory=(memory[0], memory[1], memory[2]) if present & wire.HAS_MEMORY else None,
+    )
+    return row, totals

@@ -1,0 +1,140 @@
+"""The heartbeat's layout: what a trainer writes, and anyone may read while it is stuck, stopped or dead.
+
+One record per rank, a file of fixed size, little-endian:
+
+    header        identity of the writer; complete before the file gets its name, never written again
+    counters      per ring, how many blocks were ever written (8 aligned bytes each, stored last)
+    FACTS         declared: total steps, schedule, world size, how it was closed
+    NOW           phase, last progress, what moved
+    STAGES        the stack of stages, at each change of it
+    STEPS         one row per step
+
+Everything after the header stands in rings of *blocks*: number, values, CRC-32 of both. The writer never touches
+its newest block, so wherever it is stopped or killed, the newest whole block is intact: no lock, nothing that can
+stay odd for ever. A reader copies, and believes a block only if its check holds and its number fits; so half a
+write is never taken for a whole one, whatever order the stores become visible in.
+
+Covered: names, numbers, units (seconds, bytes; wall = Unix time, monotonic = CLOCK_MONOTONIC). Not here: writing
+(`harness.emit`), reading (`harness.watch.heartbeat`). Imports `struct` alone, because a trainer pays for it.
+"""
+
+from struct import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    Block: TypeAlias = tuple[int, tuple[Any, ...]]  # number, values
+
+MAGIC = b"HARNBEAT"
+VERSION = 1
+
+# Known names. A stage's name is free text all the same; time in a phase not named here is accounted to "other".
+STAGES = (
+    "boot", "import", "config", "distributed", "tokenizer", "dataset", "model", "optimizer", "resume", "first_batch",
+    "compile", "train", "eval", "checkpoint", "download", "finish",
+)  # fmt: skip
+PHASES = ("data", "forward", "backward", "optimizer", "checkpoint", "eval", "other")
+OTHER_PHASE = len(PHASES) - 1
+
+NAME_BYTES = 31
+DETAIL_BYTES = 95
+MAX_RATES = 8  # learning rates of the first eight parameter groups
+MAX_STAGES = 6  # the outermost five and the innermost one are recorded
+
+# Which optional values a block carries; absence is never a zero or a NaN.
+HAS_STEP_SECONDS, HAS_LOSS, HAS_GRAD_NORM, HAS_TOKENS, HAS_MEMORY = 1, 2, 4, 8, 16
+HAS_TOTAL_STEPS, HAS_WORLD_SIZE, HAS_KIND, HAS_PEAK, HAS_WARMUP, HAS_TOTAL, HAS_FLOOR, IS_CLOSED = (
+    1, 2, 4, 8, 16, 32, 64, 128,
+)  # fmt: skip
+
+CHECK = Struct("<I4x")
+PROLOGUE = Struct("<8sII")  # magic, version, size: the same in every version
+# … rank, pid, start time in ticks (/proc/PID/stat, field 22), boot id, run id, attempt, signal for a traceback
+# (0: none), opened: wall, monotonic
+HEADER = Struct("<8sIIIIQ40s64sIIdd")
+COUNTERS_AT = 512
+COUNTERS = Struct("<4Q")
+
+
+class Ring:
+    """`count` blocks of one format, from `offset` on; block `number` has the place `number % count`."""
+
+    __slots__ = ("body", "bytes", "count", "counter", "offset")
+
+    def __init__(self, counter: int, offset: int, count: int, values: str) -> None:
+        self.counter = counter
+        self.offset = offset
+        self.count = count
+        self.body = Struct("<Q" + values)
+        assert self.body.size % 8 == 0, "blocks keep doubles and counters aligned"
+        self.bytes = self.body.size + CHECK.size
+
+    @property
+    def end(self) -> int:
+        """The first byte after the ring."""
+        return self.offset + self.count * self.bytes
+
+    def at(self, number: int) -> int:
+        """Where block `number` stands in the file."""
+        return self.offset + number % self.count * self.bytes
+
+
+# present, phase clock (1: host), total steps, world size, schedule: kind, peak, warmup, total, floor; closed: wall, status
+FACTS = Ring(0, COUNTERS_AT + COUNTERS.size, 4, "IIqq32sdqqdd32s")
+# phase, entered (monotonic), last progress: wall, monotonic; what moved so far; detail
+NOW = Ring(1, FACTS.end, 8, "32sdddQ96s")
+# changed: wall, monotonic; depth; then per stage its name and when it was entered: wall, monotonic
+STAGE_CHANGES = Ring(2, NOW.end, 32, "ddQ" + "32sdd" * MAX_STAGES)
+HEAD_BYTES = 16384
+# step, wall, monotonic, step seconds, loss, gradient norm, tokens, tokens so far, memory: allocated, reserved, peak;
+# present, number of learning rates; seconds so far in each phase; learning rates. Totals so that no lost row loses them.
+_ROW = "qddddd" + "qqqqq" + "II" + f"{len(PHASES)}d"
+STEPS = Ring(3, HEAD_BYTES, 1024, f"{_ROW}{MAX_RATES}d")
+ROW_TOKENS_TOTAL = 7  # its place among a row's values
+STEP_OF_ONE_RATE = Struct(f"<Q{_ROW}d{8 * (MAX_RATES - 1)}x")  # the same bytes, packed sooner
+SIZE = STEPS.end
+
+assert STAGE_CHANGES.end <= HEAD_BYTES
+assert STEP_OF_ONE_RATE.size == STEPS.body.size
+
+
+def beat_path(run_dir: str, rank: int) -> str:
+    """The record of `rank` in a run directory."""
+    return f"{run_dir}/ranks/{rank:05d}.beat"
+
+
+def traceback_path(run_dir: str, rank: int) -> str:
+    """Where a trainer of `rank` writes its stacks when it gets the header's traceback signal."""
+    return f"{run_dir}/ranks/{rank:05d}.traceback"
+
+
+def pack_text(text: str, limit: int = NAME_BYTES) -> bytes:
+    """UTF-8 of at most `limit` bytes; what does not fit is cut."""
+    return text.encode("utf-8", "replace")[:limit]
+
+
+def unpack_text(data: bytes) -> str:
+    """Text from a padded field; a letter cut in two is dropped, control characters are made visible."""
+    text = data.split(b"\0", 1)[0].decode("utf-8", "ignore")
+    return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
+
+
+def unseal(ring: Ring, copy: bytes, at: int = 0) -> "Block | None":
+    """The block at `at` of a copy of the file: its number and values; None if it is not whole."""
+    from binascii import crc32  # not at the top: a trainer that is not watched does not pay for it
+
+    body = copy[at : at + ring.body.size]
+    if len(body) < ring.body.size or len(copy) < at + ring.bytes:
+        return None
+    if CHECK.unpack_from(copy, at + ring.body.size)[0] != crc32(body):
+        return None
+    number, *values = ring.body.unpack(body)
+    return number, tuple(values)
+
+
+def header_check(header: bytes) -> bytes:
+    """The header's check, which follows it."""
+    from binascii import crc32
+
+    return CHECK.pack(crc32(header))
