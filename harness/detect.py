@@ -3,17 +3,17 @@
 Pure: no clock, no files, no processes; `now` is handed in. What a stall *is* (which thread waits for what)
 is not decided here: a Suspicion only says "no progress for T seconds, and T is over this stage's limit".
 
-How a limit is learned. A *gap* is the time between two movements of progress in one place (a stage, or, in
-`train`, the phases `checkpoint` and `eval`, which are stages to us). Over the last `WINDOW` gaps of the
-place:
+How a limit is learned. A *gap* is the time between two movements of progress (steps, phases, what
+`emit.progress` counts) in one place (a stage, or, in `train`, the phases `checkpoint` and `eval`, which are
+stages to us). Over the last `WINDOW` gaps of the place:
 
-    limit = max(floor, MEDIAN_FACTOR x median, SPREAD_FACTOR x second largest)
+    limit = max(floor, MEDIAN_FACTOR x median, SPREAD_FACTOR x second largest, STEP_FACTOR x median step)
 
 The second largest, not the largest: what happened once (a compile, a stall that resolved itself) teaches
 nothing, what happened twice is this run's habit (an evaluation inside every 50th step). Hence the *learned
 spread*: any gap up to `SPREAD_FACTOR` times the second largest of the last `WINDOW` gaps. No gap within it
 raises a suspicion. The first step (compile, warm-up, cold caches) and stages seen too seldom have generous
-fixed limits; so does everything while fewer than `MIN_GAPS` gaps are known.
+fixed limits; so have loops of fewer than `MIN_GAPS` steps.
 
 Time in which we did not look (Ctrl-Z on the whole run, a supervisor starved of CPU) is not the trainer's
 idleness: of the time between two observations at most `MAX_TICK_SECONDS` count. A suspended machine needs
@@ -27,75 +27,26 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.errors import UsageError
+from harness.limits import LOG_MIN_GAPS, MIN_GAPS, RULES, UNKNOWN_STAGE, Limit, Overrides, words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from harness.watch.progress import Progress
 
+__all__ = ["Detector", "Limit", "Overrides", "Suspicion"]
+
 WINDOW = 256
-MIN_GAPS = 16
 MEDIAN_FACTOR = 10.0
 SPREAD_FACTOR = 3.0
+# A long step of many short phases: one of them may take a while longer than the others ever did.
+STEP_FACTOR = 2.0
 MAX_TICK_SECONDS = 2.0
 # Between the first step and MIN_GAPS: recompilations and cold caches are still likely.
 YOUNG_FLOOR_SECONDS = 60.0
-# A visit to a slow stage may take far longer than the one before (a busy disk, a larger file).
-SLOW_STAGE_FLOOR_SECONDS = 120.0
-SLOW_STAGE_MIN_GAPS = 5
-# A silent log with an idle tree is suspicious once the silence is out of the log's rhythm ...
-LOG_FLOOR_SECONDS = 60.0
-LOG_MIN_GAPS = 8
+# A silent log is suspicious after its limit where the tree has been idle for as long, or for this long ...
 IDLE_TREE_SECONDS = 120.0
-# ... a silent log with a busy tree only much later: long computations print nothing.
+# ... and where it is busy only much later: long computations print nothing.
 BUSY_FLOOR_SECONDS = 600.0
 BUSY_FACTOR = 3.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rule:
-    """How the limit of one place is made: fixed until `min_gaps` are known, then learned above a floor."""
-
-    first_seconds: float
-    floor_seconds: float = SLOW_STAGE_FLOOR_SECONDS
-    min_gaps: int = SLOW_STAGE_MIN_GAPS
-
-
-# Fixed limits are ten to a hundred times what these stages take on a healthy machine with cold caches:
-# importing torch from a network disk takes minutes, compiling a large model a quarter of an hour.
-_RULES: Mapping[str, _Rule] = {
-    "boot": _Rule(first_seconds=900.0),  # also the only stage of a trainer that never names one
-    "import": _Rule(first_seconds=600.0),
-    "config": _Rule(first_seconds=120.0),
-    "distributed": _Rule(first_seconds=600.0),
-    "tokenizer": _Rule(first_seconds=300.0),
-    "dataset": _Rule(first_seconds=600.0),
-    "model": _Rule(first_seconds=300.0),
-    "optimizer": _Rule(first_seconds=300.0),
-    "resume": _Rule(first_seconds=600.0),
-    "first_batch": _Rule(first_seconds=300.0),
-    "compile": _Rule(first_seconds=1800.0),
-    "first_step": _Rule(first_seconds=900.0),
-    "train": _Rule(first_seconds=900.0, floor_seconds=5.0, min_gaps=MIN_GAPS),
-    "eval": _Rule(first_seconds=600.0),
-    "checkpoint": _Rule(first_seconds=600.0),
-    "download": _Rule(first_seconds=300.0),
-    "finish": _Rule(first_seconds=300.0),
-    "log": _Rule(first_seconds=600.0, floor_seconds=LOG_FLOOR_SECONDS, min_gaps=LOG_MIN_GAPS),
-    "activity": _Rule(first_seconds=600.0, floor_seconds=600.0),
-}
-_UNKNOWN = _Rule(first_seconds=300.0)
-_MAX_STAGE_BYTES = 31  # wire.py stores no longer names
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limit:
-    """How long a place may stay silent, and why just so long; infinite when switched off."""
-
-    seconds: float
-    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,91 +71,26 @@ class Suspicion:
         return "/".join((*self.stages, self.phase) if self.phase else self.stages) or self.stage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overrides:
-    """What `--stall-timeout` set: seconds by stage, and for every stage not named; infinite means off."""
-
-    every: float | None = None
-    stages: Mapping[str, float] = field(default_factory=dict)
-
-    def values(self) -> tuple[float, ...]:
-        """Every limit that was set."""
-        return (*self.stages.values(), *([] if self.every is None else [self.every]))
-
-    def limit(self, place: str) -> Limit | None:
-        """The limit set by hand for `place`, if one was."""
-        # `train` covers its first step, unless that is named itself.
-        names = (place, "train") if place == "first_step" else (place,)
-        for name in names:
-            if name in self.stages:
-                return _set_by_hand(self.stages[name], f"--stall-timeout {name}={_plain(self.stages[name])}")
-        if self.every is None or place == "busy":
-            return None
-        return _set_by_hand(self.every, f"--stall-timeout {_plain(self.every)}")
-
-
-def parse_overrides(text: str) -> Overrides:
-    """Read `60`, `train=60,dataset=5m` or `off`; UsageError names what it cannot read."""
-    every: float | None = None
-    stages: dict[str, float] = {}
-    for part in text.split(","):
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals:
-            if every is not None:
-                raise _unreadable(text, "two limits without a stage's name")
-            every = _parse_seconds(name, text)
-            continue
-        name = name.replace("-", "_")
-        if not name or len(name.encode()) > _MAX_STAGE_BYTES:
-            raise _unreadable(text, f"{name!r} is no stage's name")
-        if name in stages:
-            raise _unreadable(text, f"{name} is named twice")
-        stages[name] = _parse_seconds(value, text)
-    return Overrides(every=every, stages=stages)
-
-
-def _parse_seconds(value: str, text: str) -> float:
-    if value in {"off", "0"}:
-        return math.inf
-    number, unit = (value[:-1], _UNITS[value[-1]]) if value[-1:] in _UNITS else (value, 1.0)
-    try:
-        seconds = float(number) * unit
-    except ValueError:
-        raise _unreadable(text, f"{value!r} is no number of seconds") from None
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise _unreadable(text, f"{value} seconds cannot be a limit")
-    return seconds or math.inf
-
-
-def _unreadable(text: str, what: str) -> UsageError:
-    return UsageError(
-        f"--stall-timeout {text}: {what}",
-        remedy="Give seconds for every stage (60), by stage (train=60,dataset=5m), or off",
-    )
-
-
-def _set_by_hand(seconds: float, option: str) -> Limit:
-    return Limit(
-        seconds=seconds, why=f"set by {option}" if math.isfinite(seconds) else f"switched off by {option}"
-    )
-
-
-def _plain(seconds: float) -> str:
-    return f"{seconds:g}" if math.isfinite(seconds) else "off"
-
-
 @dataclass(slots=True)
 class _Habit:
     """The gaps of one place of one rank, newest last, bounded."""
 
     gaps: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    step_times: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     steps: int = 0
     _learned: tuple[float, float, float] | None = None
 
-    def learn(self, gap: float, steps: int) -> None:
-        self.gaps.extend([gap] * min(max(1, steps), WINDOW))
-        self.steps += steps
+    def learn(self, gap: float, steps: int, step_seconds: float | None) -> None:
+        """Add a gap, in which `steps` were done: the mean of so many, since looks are coarser than steps."""
+        self.gaps.extend([gap / max(1, steps)] * min(max(1, steps), WINDOW))
         self._learned = None
+        if steps:
+            self.steps += steps
+            self.step_times.append(gap / steps if step_seconds is None else step_seconds)
+
+    def step_median(self) -> float:
+        """What a step takes; 0 where none was seen."""
+        return sorted(self.step_times)[len(self.step_times) // 2] if self.step_times else 0.0
 
     def figures(self) -> tuple[float, float, float]:
         """Median, second largest and largest gap."""
@@ -238,7 +124,7 @@ class Detector:
     def __init__(self, overrides: Overrides | None = None) -> None:
         self._overrides = overrides or Overrides()
         # Below this nothing is ever suspected: keeps the common case (a rank that moves) cheap.
-        self._never_below = min([_RULES["train"].floor_seconds, *self._overrides.values()])
+        self._never_below = min([RULES["train"].floor_seconds, *self._overrides.values()])
         self._tracks: dict[int | None, _Track] = {}
 
     def observe(self, progress: Progress, now: float) -> Suspicion | None:
@@ -292,7 +178,7 @@ class Detector:
             # What passed until now passed where it stood before. The first step teaches nothing.
             if gap > 0 and track.place != "first_step":
                 steps = max(0, progress.steps - before.steps)
-                track.habits.setdefault(track.place, _Habit()).learn(gap / max(1, steps), steps)
+                track.habits.setdefault(track.place, _Habit()).learn(gap, steps, progress.step_seconds)
             track.since, track.blind_seconds, track.alarmed = began, after, False
         else:
             track.blind_seconds += unseen
@@ -302,22 +188,24 @@ class Detector:
         by_hand = self._overrides.limit(track.place)
         if by_hand is not None:
             return by_hand
-        rule = _RULES.get(track.place, _UNKNOWN)
+        rule = RULES.get(track.place, UNKNOWN_STAGE)
         habit = track.habits.get(track.place)
         if habit is None:
-            return Limit(seconds=rule.first_seconds, why=f"usual for {_words(track.place)}")
+            return Limit(seconds=rule.first_seconds, why=f"usual for {words(track.place)}")
         if habit.steps >= MIN_GAPS:
-            rule = _RULES["train"]  # a loop of steps under another name, or under none
-        known = len(habit.gaps)
+            rule = RULES["train"]  # a loop of steps under another name, or under none
         median, second, largest = habit.figures()
-        if known < rule.min_gaps:
-            if track.place == "train":
-                seconds = max(YOUNG_FLOOR_SECONDS, MEDIAN_FACTOR * largest)
-                return Limit(seconds=seconds, why=f"after only {_steps(known)}")
+        if track.place == "train" and habit.steps < MIN_GAPS:
+            seconds = max(YOUNG_FLOOR_SECONDS, MEDIAN_FACTOR * largest)
+            return Limit(seconds=seconds, why=f"after only {_steps(habit.steps)}")
+        if len(habit.gaps) < rule.min_gaps:
             seconds = max(rule.first_seconds, SPREAD_FACTOR * second)
-            return Limit(seconds=seconds, why=f"usual for {_words(track.place)}")
-        seconds = max(rule.floor_seconds, MEDIAN_FACTOR * median, SPREAD_FACTOR * second)
-        return Limit(seconds=seconds, why=_learned_from(track.place, habit, median, second))
+            return Limit(seconds=seconds, why=f"usual for {words(track.place)}")
+        usual = max(rule.floor_seconds, MEDIAN_FACTOR * median, STEP_FACTOR * habit.step_median())
+        seconds = max(usual, SPREAD_FACTOR * second)
+        # A rare long gap, where it set the limit, is what readers would wonder about.
+        rare = f", up to {_seconds(second)}" if seconds > usual else ""
+        return Limit(seconds=seconds, why=_learned_from(track.place, habit, median) + rare)
 
     def _judge(self, track: _Track, idle: float) -> Suspicion | None:
         limit = self._limit(track)
@@ -377,16 +265,12 @@ def _place(progress: Progress) -> str:
     return "train" if progress.steps > 0 else "first_step"
 
 
-def _learned_from(place: str, habit: _Habit, median: float, second: float) -> str:
-    known = len(habit.gaps)
+def _learned_from(place: str, habit: _Habit, median: float) -> str:
     if habit.steps >= MIN_GAPS:
-        text = f"from {_steps(known)} of {_seconds(median)}"
-    elif place == "log":
-        text = f"from {known} log intervals of {_seconds(median)}"
-    else:
-        text = f"from {known} intervals of {_seconds(median)} in {place}"
-    # Name what set the limit: a rare long gap, not the median, is what readers would wonder about.
-    return f"{text}, up to {_seconds(second)}" if SPREAD_FACTOR * second > MEDIAN_FACTOR * median else text
+        return f"from {_steps(min(habit.steps, WINDOW))} of {_seconds(habit.step_median())}"
+    if place == "log":
+        return f"from {len(habit.gaps)} log intervals of {_seconds(median)}"
+    return f"from {len(habit.gaps)} intervals of {_seconds(median)} in {place}"
 
 
 def _steps(count: int) -> str:
@@ -395,12 +279,3 @@ def _steps(count: int) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
-
-
-def _words(place: str) -> str:
-    return {
-        "first_step": "a first step",
-        "first_batch": "a first batch",
-        "log": "a command whose log has no rhythm yet",
-        "activity": "a command whose output cannot be followed",
-    }.get(place, f"stage {place}")

@@ -24,7 +24,8 @@ class Progress:
     """What one rank (or, without a heartbeat, the whole command) has done so far.
 
     Times are CLOCK_MONOTONIC of this machine. `incarnation` tells one process from the next under the same
-    rank. `idle_since` is for commands without a heartbeat only: since when the tree has used no CPU.
+    rank. `step_seconds` is what the last step took, nested stages left out. `idle_since` is for commands
+    without a heartbeat only: since when the tree has used no CPU.
     """
 
     source: Source
@@ -37,6 +38,7 @@ class Progress:
     count: int
     moved_at_monotonic_seconds: float
     moved_at_wall_seconds: float
+    step_seconds: float | None = None
     closed: bool = False
     idle_since_monotonic_seconds: float | None = None
 
@@ -69,5 +71,6 @@ def from_heartbeat(
         count=beat.progress_count,
         moved_at_monotonic_seconds=moved_at,
         moved_at_wall_seconds=beat.last_progress_wall_seconds,
+        step_seconds=beat.last.step_seconds if beat.last else None,
         closed=beat.closed_status is not None,
     )

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.detect import (
-    MIN_GAPS,
     SPREAD_FACTOR,
     WINDOW,
     YOUNG_FLOOR_SECONDS,
@@ -19,6 +18,7 @@ from harness.detect import (
     Overrides,
     Suspicion,
 )
+from harness.limits import MIN_GAPS
 from harness.watch.progress import Progress
 
 TICK = 0.25
@@ -89,7 +89,9 @@ ratios = st.lists(st.floats(min_value=0.001, max_value=SPREAD_FACTOR * 0.999), m
 
 @settings(max_examples=60, deadline=None)
 @given(base=st.floats(min_value=0.05, max_value=3.0), ratios=ratios)
-def test_no_alarm_on_any_sequence_of_step_times_within_the_learned_spread(base: float, ratios: list[float]) -> None:
+def test_no_alarm_on_any_sequence_of_step_times_within_the_learned_spread(
+    base: float, ratios: list[float]
+) -> None:
     run = started(seconds=base)
     known = deque([base] * MIN_GAPS, maxlen=WINDOW)
     for ratio in ratios:
@@ -127,7 +129,9 @@ def test_no_alarm_while_the_first_steps_compile_and_warm_up(first: float, young:
     long=st.floats(min_value=1.0, max_value=30.0),
     period=st.integers(min_value=2, max_value=WINDOW // 3),
 )
-def test_a_long_step_every_so_often_is_a_habit_once_it_was_met_twice(usual: float, long: float, period: int) -> None:
+def test_a_long_step_every_so_often_is_a_habit_once_it_was_met_twice(
+    usual: float, long: float, period: int
+) -> None:
     run = started(seconds=usual)
     for _ in range(2):
         run.step(long)
@@ -186,7 +190,10 @@ def test_exactly_one_alarm_within_the_limit_and_a_tick_when_progress_ends(
 
 
 @settings(max_examples=40, deadline=None)
-@given(times=st.lists(st.floats(min_value=0.01, max_value=20.0), min_size=2, max_size=40), factor=st.floats(1.0, 5.0))
+@given(
+    times=st.lists(st.floats(min_value=0.01, max_value=20.0), min_size=2, max_size=40),
+    factor=st.floats(1.0, 5.0),
+)
 def test_slower_steps_never_make_a_shorter_limit(times: list[float], factor: float) -> None:
     limits = []
     for scale in (1.0, factor):
@@ -199,7 +206,9 @@ def test_slower_steps_never_make_a_shorter_limit(times: list[float], factor: flo
 
 @settings(max_examples=40, deadline=None)
 @given(low=st.floats(0.3, 50.0), more=st.floats(0.0, 50.0), silence=st.floats(0.0, 120.0))
-def test_a_higher_limit_never_alarms_where_a_lower_one_does_not(low: float, more: float, silence: float) -> None:
+def test_a_higher_limit_never_alarms_where_a_lower_one_does_not(
+    low: float, more: float, silence: float
+) -> None:
     counts = []
     for seconds in (low, low + more):
         run = started(Overrides(stages={"train": seconds}))

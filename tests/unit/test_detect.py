@@ -7,8 +7,9 @@ import math
 
 import pytest
 
-from harness.detect import MIN_GAPS, Detector, Overrides, Suspicion, parse_overrides
+from harness.detect import Detector, Overrides, Suspicion
 from harness.errors import UsageError
+from harness.limits import MIN_GAPS
 from harness.watch.progress import Progress
 
 HERE = Progress(
@@ -103,7 +104,8 @@ def test_what_happened_twice_is_a_habit_and_the_reason_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "usual"), [("first_batch", 120.0), ("compile", 900.0), ("checkpoint", 300.0), ("download", 200.0)]
+    ("stage", "usual"),
+    [("first_batch", 120.0), ("compile", 900.0), ("checkpoint", 300.0), ("download", 200.0)],
 )
 def test_stages_before_and_beside_training_are_given_time(stage: str, usual: float) -> None:
     watched = Watched(start=dataclasses.replace(HERE, stages=(stage,)))
@@ -163,11 +165,11 @@ def test_a_seldom_stage_tightens_once_it_was_seen_often_but_stays_generous() -> 
 
 
 def test_limits_by_hand_are_read() -> None:
-    assert parse_overrides("60") == Overrides(every=60.0)
-    assert parse_overrides("train=60, dataset=5m") == Overrides(stages={"train": 60.0, "dataset": 300.0})
-    assert parse_overrides("first-step=2h,30s") == Overrides(every=30.0, stages={"first_step": 7200.0})
-    assert parse_overrides("off") == parse_overrides("0") == Overrides(every=math.inf)
-    assert parse_overrides("train=off") == Overrides(stages={"train": math.inf})
+    assert Overrides.parse("60") == Overrides(every=60.0)
+    assert Overrides.parse("train=60, dataset=5m") == Overrides(stages={"train": 60.0, "dataset": 300.0})
+    assert Overrides.parse("first-step=2h,30s") == Overrides(every=30.0, stages={"first_step": 7200.0})
+    assert Overrides.parse("off") == Overrides.parse("0") == Overrides(every=math.inf)
+    assert Overrides.parse("train=off") == Overrides(stages={"train": math.inf})
 
 
 @pytest.mark.parametrize(
@@ -187,27 +189,27 @@ def test_limits_by_hand_are_read() -> None:
 )
 def test_what_cannot_be_read_is_named_with_a_remedy(text: str, named: str) -> None:
     with pytest.raises(UsageError, match="--stall-timeout") as caught:
-        parse_overrides(text)
+        Overrides.parse(text)
     assert named in str(caught.value)
     assert "train=60,dataset=5m" in str(caught.value)
 
 
 def test_a_limit_by_hand_is_obeyed_from_the_first_step_on() -> None:
-    watched = Watched(parse_overrides("train=3"))
+    watched = Watched(Overrides.parse("train=3"))
     assert watched.limit == 3.0
     [suspicion] = watched.wait(10)
     assert suspicion.why == "set by --stall-timeout train=3"
-    assert Watched(parse_overrides("train=3,first-step=100")).limit == 100.0
+    assert Watched(Overrides.parse("train=3,first-step=100")).limit == 100.0
 
 
 def test_a_stage_switched_off_is_never_suspicious() -> None:
-    watched = Watched(parse_overrides("train=off")).steps(40)
+    watched = Watched(Overrides.parse("train=off")).steps(40)
     assert watched.wait(100_000) == []
     assert watched.limit == math.inf
 
 
 def test_other_stages_keep_their_own_limits() -> None:
-    watched = Watched(parse_overrides("dataset=1")).steps(40)
+    watched = Watched(Overrides.parse("dataset=1")).steps(40)
     assert watched.limit == 5.0
 
 
@@ -263,11 +265,11 @@ def test_a_busy_tree_is_suspicious_at_last_where_the_log_had_one() -> None:
 
 
 def test_a_limit_by_hand_holds_for_the_log_of_an_idle_tree() -> None:
-    watched = Watched(parse_overrides("log=10"), start=SILENT)
+    watched = Watched(Overrides.parse("log=10"), start=SILENT)
     [suspicion] = watched.wait(20)
     assert suspicion.limit_seconds == 10.0
-    assert busy_wait(Watched(parse_overrides("10"), start=SILENT), 5000) == []
-    assert len(busy_wait(Watched(parse_overrides("busy=10"), start=SILENT), 20)) == 1
+    assert busy_wait(Watched(Overrides.parse("10"), start=SILENT), 5000) == []
+    assert len(busy_wait(Watched(Overrides.parse("busy=10"), start=SILENT), 20)) == 1
 
 
 def test_where_no_log_can_be_followed_only_activity_is_judged() -> None:
