@@ -30,6 +30,16 @@ class NotFoundError(HarnessError):
     exit_status = 127
 
 
+def check(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Refuse what plainly cannot run, before a run directory is made for it; the exec itself has the last word."""
+    program = command[0]
+    found = program if "/" in program else shutil.which(program, path=environment.get("PATH"))
+    if found is None or not Path(found).exists():
+        raise explain(command, errno.ENOENT, environment)
+    if Path(found).is_dir() or not os.access(found, os.X_OK):
+        raise explain(command, errno.EACCES, environment)
+
+
 def explain(command: Sequence[str], number: int, environment: Mapping[str, str]) -> HarnessError:
     """Why the command could not be executed, as the user can act on it."""
     program = command[0]

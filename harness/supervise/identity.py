@@ -1,8 +1,8 @@
 """Who a run is: its name, its id on all nodes, and what is written down about where it came from.
 
 Everything that starts a program has a deadline, and what could not be found out is said with its reason.
-Never recorded: secrets. Of the environment only a fixed list of names is kept; of the command line, what looks
-like a secret is struck out.
+Never recorded: secrets. Of the environment only a fixed list of names is kept; of the command line, what
+looks like a secret is struck out.
 """
 
 from __future__ import annotations

@@ -44,7 +44,9 @@ _FINISH_DEADLINE_SECONDS = 10.0  # for the watcher's last look
 class Watcher(Protocol):
     """What the main thread tells the observing side; every method returns at once, except `finish`."""
 
-    demands: queue.SimpleQueue[policy.EndTree]
+    @property
+    def demands(self) -> queue.SimpleQueue[policy.EndTree]:
+        """What the policy decided: to be obeyed by the main thread."""
 
     def attempt_started(self, child: Child, attempt: int) -> None:
         """From now on this is the command."""
@@ -52,7 +54,7 @@ class Watcher(Protocol):
     def attempt_ended(self, ended: Ended) -> None:
         """The command ended; what it left behind is being cleared away."""
 
-    def paused(self, seconds: float) -> None:
+    def resumed(self, seconds: float) -> None:
         """All stood still for so long, on the user's wish."""
 
     def say(self, line: str) -> None:
@@ -275,7 +277,7 @@ class Supervisor:
         tree.stop()
         self._inbox.stop_ourselves()
         tree.resume()
-        self._watcher.paused(time.monotonic() - before)
+        self._watcher.resumed(time.monotonic() - before)
 
     def _clear(self, child: Child) -> None:
         """See to it that nothing of the command is left: it may leave, is asked to, is made to."""

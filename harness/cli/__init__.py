@@ -1,0 +1,118 @@
+"""The command line: one file per command, all listed in COMMANDS.
+
+A command's module is imported when it is used, so that `harness --help` and every other command stay quick.
+Not here: what any command does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+USAGE = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One subcommand: its module has `add_parser(subparsers)` and `run(args) -> int`."""
+
+    name: str
+    summary: str
+
+    def load(self) -> ModuleType:
+        """Import its module."""
+        return importlib.import_module(f"harness.cli.{self.name}")
+
+
+COMMANDS = (
+    Command(name="run", summary="run a training, watched over: log, metrics, stalls, exit status"),
+    Command(name="status", summary="where a run stands, from its files alone, running or dead"),
+    Command(name="watch", summary="watch a training that is already running and was not started by us"),
+    Command(name="explain", summary="read back the evidence of an incident"),
+)
+
+_EXAMPLES = """\
+examples:
+  harness run -- nsa train configs/quickstart.yaml     train, observed; everything lands in runs/latest
+  harness run -- torchrun --nproc-per-node 4 train.py  any training command, all its ranks
+  harness status                                       where runs/latest stands
+  harness watch 4711                                   look after a run that is under way already
+  harness explain runs/latest/incidents/001            what was seen when it stalled
+
+`harness COMMAND --help` tells more."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with one line on a mistake, and with the exit status of the command's contract."""
+
+    usage_status = USAGE
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(self.usage_status, f"{self.prog}: {message}. See `{self.prog} --help`\n")
+
+
+class _Version(argparse.Action):
+    """Prints the version; looked up only when asked for, since that is slow."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib import metadata
+
+        try:
+            version = metadata.version("training-harness")
+        except metadata.PackageNotFoundError:
+            version = "(not installed)"
+        parser.exit(0, f"harness {version}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((each for each in COMMANDS if arguments[:1] == [each.name]), None)
+    try:
+        args = _parser(chosen).parse_args(arguments)
+        if chosen is None:
+            args.parser.print_help()
+            return USAGE
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except HarnessError as error:
+        print(f"harness: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `harness status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def _parser(chosen: Command | None) -> argparse.ArgumentParser:
+    """The parser of the chosen command alone, or one that only lists them all."""
+    parser = _Parser(
+        prog="harness",
+        description="Watches any training process from outside: it notices a stall in seconds, "
+        "keeps the evidence, and never hurts the run.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
+    parser.set_defaults(parser=parser)
+    subparsers = parser.add_subparsers(metavar="COMMAND", title="commands", dest="command_name")
+    if chosen is not None:
+        module = chosen.load()
+        module.add_parser(subparsers)
+        subparsers.choices[chosen.name].set_defaults(run=module.run)
+        return parser
+    for each in COMMANDS:
+        subparsers.add_parser(each.name, help=each.summary)
+    return parser
