@@ -27,7 +27,7 @@ def worded(details: ErrorDetails, root: type[BaseModel]) -> Iterator[tuple[str, 
     if kind == "impossible":
         for below, what in context["problems"]:
             yield ".".join([*keys, below]), what
-    elif kind == "extra_forbidden":
+    elif kind in {"extra_forbidden", "invalid_key"}:
         yield key, f"{seen}: unknown key. {configfile.nearest(keys[-1], _fields(root, keys[:-1]))}"
     elif kind == "missing":
         yield key, "is missing. Set it; configs/quickstart.yaml shows every section"

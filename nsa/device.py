@@ -141,7 +141,8 @@ class Device:
 
     def describe(self) -> str:
         """For the first line of a run."""
-        return self.name if self.is_cuda else f"cpu ({torch.get_num_threads()} threads)"
+        threads = torch.get_num_threads()
+        return self.name if self.is_cuda else f"cpu ({threads} thread{'s' if threads > 1 else ''})"
 
 
 def choose(train: TrainConfig, *, local_rank: int) -> Device:

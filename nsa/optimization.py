@@ -40,7 +40,7 @@ class Objective(nn.Module):
         return self.model.loss(tokens, document_ids)
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig, device: Device) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW with two groups: matrices decay, gains and biases do not."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -56,8 +56,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, device: Device) -
         lr=0.0,  # set at every step, from the step alone
         betas=config.betas,
         eps=config.eps,
-        fused=device.is_cuda,
-        foreach=False if device.is_cuda else None,
+        fused=True,  # one pass over the weights, on the CPU too
     )
 
 
@@ -88,7 +87,7 @@ class Optimization:
         self._config = config.train
         self._device, self._world, self._phases = device, world, phases
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(model, config.optimizer, device)
+        self.optimizer = build_optimizer(model, config.optimizer)
         self._objective: nn.Module = Objective(model)
 
     def wrap(self) -> None:
