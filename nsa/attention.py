@@ -191,7 +191,8 @@ class NSAAttention(nn.Module):
         sequence = q_BHSK.shape[2]
         block_B11S = selection.block_of_key_BS[:, None, None, :]
         mask_BGSS = chosen_BGSJ.gather(-1, block_B11S.expand(-1, self.groups, sequence, -1))
-        return (mask_BGSS & selection.causal_B1SS).flatten(0, 1)[:, None]
+        mask_X1SS: Tensor = (mask_BGSS & selection.causal_B1SS).flatten(0, 1)[:, None]
+        return mask_X1SS
 
     def probabilities(
         self, q_BHSK: Tensor, k_BGNK: Tensor, compressed: CompressedBlocks, selection: SelectionBlocks
