@@ -1,0 +1,84 @@
+"""`python -m harness.collect`: one Case into a folder, one line of JSON on stdout; the child that may die.
+
+    {"schema": "harness.collect/1", "ok": true, "folder": …, "movement": "moved|still|unknown", "facts": […],
+     "headline": …, "took_seconds": …, "left_out": […], "error": null}
+
+With `ok` false the Case was not written; the headline is there all the same if anything was seen. Exit
+status: 0 written, 2 usage, 125 not written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from harness import bundle
+from harness.collect.case import Options, collect
+from harness.errors import HarnessError
+from harness.headline import headline
+from harness.movement import movement
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Collect and write."""
+    parser = argparse.ArgumentParser(prog="python -m harness.collect", description=__doc__)
+    parser.add_argument("--pid", type=int, required=True)
+    parser.add_argument(
+        "--start-time-ticks", type=int, help="refuse if the pid belongs to another process by now"
+    )
+    parser.add_argument("--run-dir", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="the folder to make")
+    parser.add_argument("--deadline", type=float, default=10.0, help="seconds")
+    parser.add_argument("--samples", type=int, default=3)
+    parser.add_argument("--interval", type=float, default=0.3, help="seconds between samples")
+    parser.add_argument("--no-locals", action="store_true", help="never pause the target")
+    parser.add_argument("--native", action="store_true")
+    parser.add_argument("--no-gpu", action="store_true")
+    asked = parser.parse_args(arguments)
+    # A gentle end: what was started (a dump that pauses the target) is ended in order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    options = Options(
+        samples=asked.samples,
+        interval_seconds=asked.interval,
+        blocking=not asked.no_locals,
+        native=asked.native,
+        gpu=not asked.no_gpu,
+    )
+    case = collect(
+        asked.pid,
+        run_dir=asked.run_dir,
+        start_time_ticks=asked.start_time_ticks,
+        deadline_seconds=asked.deadline,
+        options=options,
+    )
+    moved = movement(case)
+    answer: dict[str, object] = {
+        "schema": "harness.collect/1",
+        "ok": True,
+        "folder": str(asked.out),
+        "movement": moved.verdict,
+        "facts": list(moved.facts),
+        "headline": headline(case),
+        "took_seconds": round(case.took_seconds, 3),
+        "left_out": [],
+        "error": None,
+    }
+    status = 0
+    try:
+        answer["left_out"] = list(bundle.save(case, asked.out).left_out)
+    except HarnessError as error:
+        answer.update(ok=False, error=str(error))
+        status = error.exit_status
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+    return status
+
+
+if __name__ == "__main__":
+    code = main()
+    # Threads that wait in the kernel for ever must not keep us: no joining, no clean-up.
+    os._exit(code)

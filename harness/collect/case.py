@@ -1,0 +1,292 @@
+"""`collect`: from a process id to a Case, within a deadline, whatever the target does.
+
+The order: who belongs to the tree; a first sample; what does not change; the other samples; what lies
+beside the processes. Everything that reads has a deadline of its own (`deadline`), so that the last line
+here is always reached. It only looks: the one thing sent to a target is the traceback signal of a trainer
+that registered it, and only where stacks were denied.
+
+Not covered: judging; writing (`harness.bundle`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from harness.collect import descriptors, facts, gpu, locks, logs, records, stacks, tree
+from harness.collect.deadline import Background, Deadline, all_of, call, piece
+from harness.collect.ladder import Ladder, LadderOptions
+from harness.collect.procfs import Proc, parse_pressure
+from harness.evidence import (
+    Case,
+    CollectError,
+    Missing,
+    Pressure,
+    Process,
+    ProcessSample,
+    Reading,
+    Sample,
+    Target,
+)
+
+if TYPE_CHECKING:
+    from harness.collect.procfs import Stat
+    from harness.evidence import Descriptor, FileLock, Host, Json, Log, Piece, Stacks
+
+_GONE = Missing(reason="unavailable", detail="there is no such process (any more)")
+_NOT_ASKED = Missing(reason="disabled", detail="no stack was asked for")
+_LATE = Missing(reason="timed_out", detail="the time for looking was over")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How closely to look."""
+
+    samples: int = 3
+    interval_seconds: float = 0.3
+    stacks: bool = True
+    blocking: bool = True
+    native: bool = False
+    text: bool = False
+    gpu: bool = True
+    width: int = 4
+
+
+def collect(
+    pid: int,
+    *,
+    run_dir: Path | None = None,
+    start_time_ticks: int | None = None,
+    deadline_seconds: float = 10.0,
+    options: Options = Options(),
+    proc_root: Path = Path("/proc"),
+) -> Case:
+    """Evidence about the tree of `pid`; with `start_time_ticks`, only if the pid still is that process."""
+    taken_at = time.time()
+    look = _Look(Proc(proc_root), Deadline.after(deadline_seconds), options, run_dir)
+    gpus = Background(functools.partial(gpu.read_gpus, look.deadline.within(5.0))) if options.gpu else None
+    members = look.members(pid, start_time_ticks)
+    samples: list[Sample] = []
+    processes: tuple[Process, ...] = ()
+    for index in range(options.samples if members else 0):
+        if index:
+            time.sleep(look.deadline.within(options.interval_seconds))
+        if samples and look.deadline.within(1.0) < 0.5:
+            look.error("samples", f"{index} of {options.samples} were taken: the time was over")
+            break
+        samples.append(look.sample(members, last=index + 1 == options.samples))
+        if not index:
+            processes = look.facts(members)
+            # Only now the run directory and the log are known.
+            records_now, log_bytes = look.heartbeats(), look.log_bytes()
+            samples[0] = dataclasses.replace(samples[0], records=records_now, log_bytes=log_bytes)
+    asked = next((stat for stat in members if stat.pid == pid), None)
+    return Case(
+        taken_at_seconds=taken_at,
+        target=Target(
+            pid=pid,
+            start_time_ticks=Reading(value=asked.start_time_ticks) if asked else _GONE,
+            run_dir=Reading(value=str(look.run_dir))
+            if look.run_dir
+            else Missing(reason="unavailable", detail="none"),
+        ),
+        host=look.host(),
+        processes=processes,
+        samples=tuple(samples),
+        pipes=piece(functools.partial(descriptors.pipes, look.proc, look.inodes("pipe")), look.deadline, 1.0),
+        locks=look.locks(),
+        pressure=piece(look.pressure, look.deadline, 0.5),
+        run=piece(lambda: records.run_json(look.run_dir, look.owners()), look.deadline, 0.5),
+        log=look.log(),
+        gpus=gpus.result(look.deadline.within(5.0))
+        if gpus
+        else Missing(reason="disabled", detail="not asked for"),
+        errors=tuple(look.errors),
+        took_seconds=look.deadline.elapsed(),
+    )
+
+
+class _Look:
+    """One observation: what its parts share."""
+
+    def __init__(self, proc: Proc, deadline: Deadline, options: Options, run_dir: Path | None) -> None:
+        self.proc = proc
+        self.deadline = deadline
+        self.options = options
+        self.run_dir = run_dir
+        self.errors: list[CollectError] = []
+        self._processes: tuple[Process, ...] = ()
+        self._ladders: dict[int, Ladder] = {}
+        self._py_spy = stacks.find_py_spy() if options.stacks else None
+
+    def error(self, collector: str, detail: str) -> None:
+        """Note what no field of the Case has room for."""
+        self.errors.append(CollectError(collector=collector, detail=detail))
+
+    def members(self, pid: int, start_time_ticks: int | None) -> tuple[Stat, ...]:
+        """The tree, unless the pid is gone or another's."""
+        found = call(functools.partial(tree.members, self.proc, pid), self.deadline.within(2.0))
+        if isinstance(found, Missing):
+            self.error("tree", found.detail)
+            return ()
+        asked = next((stat for stat in found if stat.pid == pid), None)
+        if asked is None:
+            self.error("tree", f"there is no process {pid} (any more)")
+            return ()
+        if start_time_ticks is not None and asked.start_time_ticks != start_time_ticks:
+            self.error("tree", f"process {pid} has ended; the pid belongs to another one now")
+            return ()
+        if len(found) >= tree.MAX_PROCESSES:
+            self.error("tree", f"only {tree.MAX_PROCESSES} processes of the tree were looked at")
+        ladder = LadderOptions(
+            py_spy=self._py_spy,
+            blocking=self.options.blocking,
+            native=self.options.native,
+            text=self.options.text,
+        )
+        self._ladders = {
+            stat.pid: Ladder(self.proc, stat.pid, stat.start_time_ticks, ladder) for stat in found
+        }
+        return found
+
+    def host(self) -> Host:
+        """The machine."""
+        return facts.host(self.proc, {"py-spy": self._py_spy} if self._py_spy else {})
+
+    def sample(self, members: tuple[Stat, ...], *, last: bool) -> Sample:
+        """The whole tree once: first /proc of all processes, then the stacks."""
+        at = self.deadline.elapsed()
+        reads = [functools.partial(self._counters, stat) for stat in members]
+        width = self.options.width
+        counted = all_of(reads, self.deadline.within(3.0), width=width, each_seconds=1.0)
+        samples = [
+            _unread(stat, found) if isinstance(found, Missing) else found
+            for stat, found in zip(members, counted, strict=True)
+        ]
+        if self.options.stacks:
+            dumps = [functools.partial(self._stacks, each, last) for each in samples]
+            found_stacks = all_of(dumps, self.deadline.left(), width=width)
+            samples = [
+                dataclasses.replace(each, stacks=found)
+                for each, found in zip(samples, found_stacks, strict=True)
+            ]
+        return Sample(
+            at_seconds=at, processes=tuple(samples), records=self.heartbeats(), log_bytes=self.log_bytes()
+        )
+
+    def _counters(self, stat: Stat) -> ProcessSample:
+        pid, at = stat.pid, self.deadline.elapsed()
+
+        def read_stat() -> Stat:
+            return self.proc.same(pid, stat.start_time_ticks)
+
+        now = call(read_stat, 1.0)
+        if isinstance(now, Missing):
+            return _unread(stat, now)
+        return ProcessSample(
+            pid=pid,
+            start_time_ticks=stat.start_time_ticks,
+            activity=Reading(value=now.activity, at_seconds=at),
+            io=piece(lambda: self.proc.io(pid), self.deadline, 0.3),
+            threads=piece(lambda: self.proc.threads(pid), self.deadline, 0.6),
+            stacks=_NOT_ASKED,
+        )
+
+    def _stacks(self, sample: ProcessSample, last: bool) -> Piece[Stacks]:
+        if isinstance(sample.activity, Missing):
+            return sample.activity
+        found = self._ladders[sample.pid].dump(sample.threads, self.deadline)
+        if last and isinstance(found, Missing) and self.run_dir is not None:
+            return self._own_dump(sample, found)
+        return found
+
+    def _own_dump(self, sample: ProcessSample, otherwise: Missing) -> Piece[Stacks]:
+        """Where py-spy may not look: what the trainer itself tells, if it offers to."""
+        beats = self.heartbeats()
+        if isinstance(beats, Missing) or self.run_dir is None:
+            return otherwise
+        beat = records.rank_of(beats.value, sample.pid, sample.start_time_ticks)
+        if beat is None:
+            return otherwise
+        ask = functools.partial(
+            records.faulthandler_stacks, self.proc, self.run_dir, beat, self.owners(), seconds=1.0
+        )
+        found = piece(ask, self.deadline, 1.5)
+        if isinstance(found, Missing):
+            self.error("faulthandler", f"pid {sample.pid}: {found.detail}")
+            return otherwise
+        return dataclasses.replace(found, value=dataclasses.replace(found.value, limits=otherwise.detail))
+
+    def facts(self, members: tuple[Stat, ...]) -> tuple[Process, ...]:
+        """What does not change, once; and the run directory, if the target names one."""
+        at, up = self.deadline.elapsed(), facts.uptime(self.proc)
+        seconds = self.deadline.within(3.0)
+        reads = [functools.partial(facts.process, self.proc, stat, at, up, seconds) for stat in members]
+        found = all_of(reads, self.deadline.within(3.5), width=self.options.width)
+        self._processes = tuple(
+            facts.unread(stat, result) if isinstance(result, Missing) else result
+            for stat, result in zip(members, found, strict=True)
+        )
+        for process in self._processes:
+            self.run_dir = self.run_dir or records.run_dir_of(process.environment)
+        return self._processes
+
+    def owners(self) -> set[int]:
+        """Whose files may be read: ours, and those of the target's users."""
+        uids = {process.uid.value for process in self._processes if isinstance(process.uid, Reading)}
+        return {os.geteuid(), *uids}
+
+    def heartbeats(self) -> Piece[tuple[dict[str, Json], ...]]:
+        """The records of the ranks now."""
+        pids = set(self._ladders)
+        return piece(lambda: records.heartbeats(self.run_dir, pids), self.deadline, 0.5)
+
+    def inodes(self, *kinds: Literal["pipe", "file"]) -> set[int]:
+        """Inodes of the tree's open descriptors of these kinds."""
+        return {
+            each.inode.value
+            for process in self._processes
+            if isinstance(process.descriptors, Reading)
+            for each in process.descriptors.value
+            if each.kind in kinds and isinstance(each.inode, Reading)
+        }
+
+    def locks(self) -> Piece[tuple[FileLock, ...]]:
+        """File locks of the tree and on its files."""
+        pids, inodes = set(self._ladders), self.inodes("file")
+        return piece(lambda: locks.concerning(self.proc, pids, inodes), self.deadline, 0.5)
+
+    def pressure(self) -> tuple[Pressure, ...]:
+        """The host's pressure."""
+        names: tuple[Literal["cpu", "memory", "io"], ...] = ("cpu", "memory", "io")
+        return tuple(parse_pressure(self.proc.read("pressure", name), name) for name in names)
+
+    def log(self) -> Piece[Log]:
+        """The end of what the target writes."""
+        return piece(lambda: logs.tail(self._log_path(), self.owners()), self.deadline, 0.5)
+
+    def _log_path(self) -> Path:
+        asked = [each for process in self._processes for each in _descriptors_of(process)]
+        return logs.log_path(self.run_dir, asked)
+
+    def log_bytes(self) -> Piece[int]:
+        """How long the log is."""
+
+        def size() -> int:
+            return logs.read_regular(self._log_path(), self.owners(), last_bytes=0)[1].st_size
+
+        return piece(size, self.deadline, 0.3)
+
+
+def _descriptors_of(process: Process) -> tuple[Descriptor, ...]:
+    return process.descriptors.value if isinstance(process.descriptors, Reading) else ()
+
+
+def _unread(stat: Stat, why: Missing) -> ProcessSample:
+    return ProcessSample(
+        pid=stat.pid, start_time_ticks=stat.start_time_ticks, activity=why, io=why, threads=why, stacks=why
+    )

@@ -1,0 +1,267 @@
+"""What /proc says of processes and their threads: state, system calls, CPU ticks, io, memory, signals.
+
+Parsers are pure (bytes to a type) and stand first; `Proc` reads, with the root of /proc passed in.
+Nothing here blocks by itself for long, but any read may (a process in state D, a dead mount): callers
+give each a deadline.
+
+Not covered: descriptors (`descriptors`), sockets, locks, control groups, Python stacks.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+
+from harness.collect import syscalls
+from harness.collect.deadline import NotSeen, missing_from
+from harness.evidence import (
+    Activity,
+    IoCounters,
+    Memory,
+    Missing,
+    Piece,
+    Pressure,
+    Reading,
+    Running,
+    Signals,
+    Syscall,
+    ThreadSample,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# A process with more threads than this shows its first ones; the rest would make a Case that no one reads.
+MAX_THREADS = 512
+_KERNEL_THREAD = 0x00200000  # PF_KTHREAD, include/linux/sched.h
+_MAX_FILE_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stat:
+    """The fields of /proc/PID/stat that we use."""
+
+    pid: int
+    name: str
+    state: str
+    ppid: int
+    process_group: int
+    session: int
+    kernel_thread: bool
+    minor_faults: int
+    major_faults: int
+    user_ticks: int
+    system_ticks: int
+    thread_count: int
+    start_time_ticks: int
+
+    @property
+    def activity(self) -> Activity:
+        """The part that changes."""
+        return Activity(
+            state=self.state,
+            user_ticks=self.user_ticks,
+            system_ticks=self.system_ticks,
+            minor_faults=self.minor_faults,
+            major_faults=self.major_faults,
+            thread_count=self.thread_count,
+        )
+
+
+def parse_stat(data: bytes) -> Stat:
+    """/proc/PID/stat or /proc/PID/task/TID/stat. The name may hold anything, `)` and spaces too."""
+    before, _, after = data.rpartition(b")")
+    pid, _, name = before.partition(b"(")
+    fields = after.split()
+    return Stat(
+        pid=int(pid),
+        name=os.fsdecode(name),
+        state=fields[0].decode("ascii", "replace"),
+        ppid=int(fields[1]),
+        process_group=int(fields[2]),
+        session=int(fields[3]),
+        kernel_thread=bool(int(fields[6]) & _KERNEL_THREAD),
+        minor_faults=int(fields[7]),
+        major_faults=int(fields[9]),
+        user_ticks=int(fields[11]),
+        system_ticks=int(fields[12]),
+        thread_count=int(fields[17]),
+        start_time_ticks=int(fields[19]),
+    )
+
+
+def parse_status(data: bytes) -> dict[str, str]:
+    """/proc/PID/status, as it stands."""
+    lines = data.decode("utf-8", "surrogateescape").split("\n")
+    split = (line.partition(":") for line in lines)
+    return {key.strip(): content.strip() for key, separator, content in split if separator}
+
+
+def parse_signals(status: dict[str, str]) -> Signals:
+    """The signal masks; pending ones of the thread and of the process together."""
+    return Signals(
+        caught=int(status["SigCgt"], 16),
+        ignored=int(status["SigIgn"], 16),
+        blocked=int(status["SigBlk"], 16),
+        pending=int(status["SigPnd"], 16) | int(status["ShdPnd"], 16),
+    )
+
+
+def parse_syscall(data: bytes, machine: str) -> Syscall | Running:
+    """/proc/PID/syscall: `running`, or the number, six arguments, stack pointer and program counter."""
+    words = data.split()
+    if words[:1] == [b"running"]:
+        return Running()
+    number = int(words[0])
+    arguments = tuple(int(word, 16) for word in words[1:7]) if number >= 0 else ()
+    return Syscall(number=number, name=syscalls.name(number, machine), arguments=arguments)
+
+
+def parse_io(data: bytes) -> IoCounters:
+    """/proc/PID/io."""
+    fields = parse_status(data)
+    return IoCounters(
+        read_chars=int(fields["rchar"]),
+        write_chars=int(fields["wchar"]),
+        read_calls=int(fields["syscr"]),
+        write_calls=int(fields["syscw"]),
+        read_bytes=int(fields["read_bytes"]),
+        write_bytes=int(fields["write_bytes"]),
+    )
+
+
+def parse_pressure(data: bytes, resource: Literal["cpu", "memory", "io"]) -> Pressure:
+    """/proc/pressure/* and a control group's *.pressure; `full` may be absent."""
+    lines = {
+        words[0]: dict(word.split("=") for word in words[1:])
+        for words in (line.split() for line in data.decode("ascii", "replace").splitlines() if line)
+    }
+    some, full = lines["some"], lines.get("full", {})
+    return Pressure(
+        resource=resource,
+        some_avg10=float(some["avg10"]),
+        some_avg60=float(some["avg60"]),
+        full_avg10=float(full.get("avg10", 0.0)),
+        full_avg60=float(full.get("avg60", 0.0)),
+        some_total_seconds=int(some["total"]) / 1e6,
+    )
+
+
+# ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Proc:
+    """Reads one /proc; every method may raise OSError or psutil.Error, which callers make `Missing`."""
+
+    def __init__(self, root: Path = Path("/proc"), machine: str | None = None) -> None:
+        self.root = root
+        self.machine = machine or os.uname().machine
+        psutil.PROCFS_PATH = str(root)
+
+    def read(self, *parts: str | int) -> bytes:
+        """The bytes of one file, bounded."""
+        with self.path(*parts).open("rb", buffering=0) as file:
+            chunks = []
+            size = 0
+            while size < _MAX_FILE_BYTES and (chunk := file.read(65536)):
+                chunks.append(chunk)
+                size += len(chunk)
+        return b"".join(chunks)
+
+    def path(self, *parts: str | int) -> Path:
+        """A path below the root."""
+        return self.root.joinpath(*map(str, parts))
+
+    def pids(self) -> Iterator[int]:
+        """All processes that we may see."""
+        return (int(name) for name in os.listdir(self.root) if name.isdigit())  # noqa: PTH208 - names are enough
+
+    def stat(self, pid: int) -> Stat:
+        """The process's line."""
+        return parse_stat(self.read(pid, "stat"))
+
+    def same(self, pid: int, start_time_ticks: int) -> Stat:
+        """The process's line, if it still is the same process: its pid may have passed to another."""
+        stat = self.stat(pid)
+        if stat.start_time_ticks != start_time_ticks:
+            detail = "the process has ended and its pid belongs to another one now"
+            raise NotSeen(Missing(reason="unavailable", detail=detail))
+        return stat
+
+    def status(self, pid: int) -> dict[str, str]:
+        """/proc/PID/status."""
+        return parse_status(self.read(pid, "status"))
+
+    def status_of_thread(self, pid: int, tid: int) -> dict[str, str]:
+        """/proc/PID/task/TID/status: `SigPnd` there is the thread's own."""
+        return parse_status(self.read(pid, "task", tid, "status"))
+
+    def io(self, pid: int) -> IoCounters:
+        """/proc/PID/io."""
+        return parse_io(self.read(pid, "io"))
+
+    def threads(self, pid: int) -> tuple[ThreadSample, ...]:
+        """Every thread of a process; one that ends meanwhile is left out."""
+        tids = sorted(int(name) for name in os.listdir(self.path(pid, "task")))  # noqa: PTH208
+        samples = (self._thread(pid, tid) for tid in tids[:MAX_THREADS])
+        return tuple(sample for sample in samples if sample is not None)
+
+    def _thread(self, pid: int, tid: int) -> ThreadSample | None:
+        try:
+            stat = parse_stat(self.read(pid, "task", tid, "stat"))
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        return ThreadSample(
+            tid=tid,
+            name=stat.name,
+            state=stat.state,
+            user_ticks=stat.user_ticks,
+            system_ticks=stat.system_ticks,
+            syscall=self._syscall(pid, tid),
+            wchan=self._wchan(pid, tid),
+        )
+
+    def _syscall(self, pid: int, tid: int) -> Piece[Syscall | Running]:
+        try:
+            return Reading(value=parse_syscall(self.read(pid, "task", tid, "syscall"), self.machine))
+        except (OSError, ValueError, IndexError) as error:
+            return missing_from(error)
+
+    def _wchan(self, pid: int, tid: int) -> Piece[str]:
+        try:
+            name = self.read(pid, "task", tid, "wchan").decode("ascii", "replace").strip()
+        except OSError as error:
+            return missing_from(error)
+        if name in ("", "0"):
+            return Missing(
+                reason="unavailable", detail="the kernel names none: not waiting, or not shown to us"
+            )
+        return Reading(value=name)
+
+    def memory(self, pid: int) -> Memory:
+        """Sizes from /proc/PID/status."""
+        status = self.status(pid)
+        try:
+            score: Piece[int] = Reading(value=int(self.read(pid, "oom_score")))
+        except (OSError, ValueError) as error:
+            score = missing_from(error)
+        return Memory(
+            resident_bytes=_kilobytes(status, "VmRSS"),
+            virtual_bytes=_kilobytes(status, "VmSize"),
+            swapped_bytes=_kilobytes(status, "VmSwap"),
+            peak_resident_bytes=_kilobytes(status, "VmHWM"),
+            oom_score=score,
+        )
+
+
+def _kilobytes(status: dict[str, str], key: str) -> int:
+    if key not in status:
+        # Kernel threads and zombies have no memory of their own.
+        raise NotSeen(
+            Missing(reason="unavailable", detail="the process has no memory (a zombie or a kernel thread)")
+        )
+    return int(status[key].split()[0]) * 1024

@@ -1,0 +1,234 @@
+"""Python stacks by py-spy: one rung of the ladder a call, each with a deadline and killed at its end.
+
+The rungs (`docs`, causes): `nonblocking` reads the memory of a running process and never waits for it;
+`blocking` stops it for some milliseconds, the only way to locals that can be trusted, and only for a
+process whose threads all are in R or S; `native` also walks the C stack. A dump that is killed may leave
+the target stopped by the SIGSTOP with which ptrace attaches; then it is continued (`undo_stop`), if it
+was not stopped before.
+
+Of locals, numbers and classes are kept; text is dropped unless asked for. Not covered: which rung for which
+process (`ladder`), what a stack means.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.collect import access
+from harness.collect.deadline import Finished, Killed, missing_from, run
+from harness.collect.procfs import parse_signals
+from harness.evidence import (
+    Frame,
+    Local,
+    LocalKind,
+    Missing,
+    Piece,
+    Reading,
+    StackMethod,
+    Stacks,
+    ThreadStack,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.collect.procfs import Proc
+
+MAX_FRAMES = 256
+MAX_LOCALS = 64
+_MAX_VALUE = 200
+_NOT_TOLD = Missing(reason="unavailable", detail="the dump does not tell")
+
+_NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*([eE][+-]?\d+)?|nan|inf|bigint)|0x[0-9a-f]+")
+_NUMBERS = re.compile(r"(?:[\[\](){},:.\s\d+-]|[eE](?=[+-]?\d)|nan|inf|None|True|False)+")
+_OBJECT = re.compile(r"<([\w.]+) at 0x[0-9a-f]+>")
+
+_ARGUMENTS: dict[StackMethod, tuple[str, ...]] = {
+    "nonblocking": ("--nonblocking",),
+    "blocking": ("--locals",),
+    "native": ("--locals", "--native"),
+}
+
+
+# ── py-spy's output ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def parse(data: bytes, *, text: bool = False) -> tuple[ThreadStack, ...]:
+    """The output of `py-spy dump --json`; ValueError for anything else. `text` keeps strings of locals."""
+    try:
+        return tuple(_thread(each, text) for each in json.loads(data))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not py-spy's JSON: {type(error).__name__} {error}") from None
+
+
+def _thread(raw: dict[str, Any], text: bool) -> ThreadStack:
+    tid = raw["os_thread_id"]
+    return ThreadStack(
+        tid=_NOT_TOLD if tid is None else Reading(value=int(tid)),
+        name=str(raw["thread_name"] or ""),
+        active=Reading(value=bool(raw["active"])),
+        owns_gil=Reading(value=bool(raw["owns_gil"])),
+        frames=tuple(_frame(each, text) for each in raw["frames"][:MAX_FRAMES]),
+    )
+
+
+def _frame(raw: dict[str, Any], text: bool) -> Frame:
+    return Frame(
+        function=str(raw["name"]),
+        file=str(raw["filename"]),
+        line=int(raw["line"]),
+        native=raw.get("module") is not None,
+        module=str(raw.get("module") or ""),
+        entry=bool(raw.get("is_entry")),
+        locals=tuple(_local(each, text) for each in (raw.get("locals") or ())[:MAX_LOCALS]),
+    )
+
+
+def _local(raw: dict[str, Any], text: bool) -> Local:
+    shown = str(raw.get("repr") or "")
+    kind, content = classify(shown)
+    if text and kind in ("text", "container"):
+        content = shown[:_MAX_VALUE]
+    return Local(
+        name=str(raw["name"]), argument=bool(raw["arg"]), address=int(raw["addr"]), kind=kind, value=content
+    )
+
+
+def classify(shown: str) -> tuple[LocalKind, str]:
+    """The kind of a local from py-spy's repr, and what of it may be kept."""
+    if shown == "None":
+        return "none", shown
+    if shown in ("True", "False"):
+        return "bool", shown
+    if _NUMBER.fullmatch(shown):
+        return "number", shown[:_MAX_VALUE]
+    named = _OBJECT.fullmatch(shown)
+    if named:
+        return "object", named[1][:_MAX_VALUE]
+    if shown[:1] in ("[", "(", "{"):
+        return ("numbers", shown[:_MAX_VALUE]) if _NUMBERS.fullmatch(shown) else ("container", "")
+    return "text", ""
+
+
+def explain(errors: str) -> Missing:
+    """Why py-spy could not, from what it wrote to stderr."""
+    lowered = errors.lower()
+    if "permission denied" in lowered or "operation not permitted" in lowered:
+        return Missing(reason="denied", detail="ptrace is denied")
+    if "failed to find python version" in lowered or "failed to find a python" in lowered:
+        detail = "not a Python process, or a Python that this py-spy does not know"
+        return Missing(reason="unavailable", detail=detail)
+    if "failed to suspend process" in lowered:
+        detail = "the process could not be paused (it is stopped already, or traced)"
+        return Missing(reason="unavailable", detail=detail)
+    if "no such process" in lowered or "check that the process is running" in lowered:
+        return Missing(reason="unavailable", detail="the process has ended")
+    said = errors.split("Stack backtrace", maxsplit=1)[0]
+    causes = re.findall(r"^\s*(?:\d+:|Error:)\s*(.+)$", said, re.MULTILINE)
+    detail = f"py-spy: {'; '.join(causes) or said.strip() or 'no output'}"
+    return Missing(reason="unavailable", detail=detail[:300])
+
+
+# ── running it ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def find_py_spy() -> str | None:
+    """The py-spy that came with us, else the one on PATH."""
+    beside = Path(sys.executable).parent / "py-spy"
+    return str(beside) if os.access(beside, os.X_OK) else shutil.which("py-spy")
+
+
+def dump(
+    proc: Proc,
+    pid: int,
+    start_time_ticks: int,
+    method: StackMethod,
+    *,
+    seconds: float,
+    py_spy: str | None,
+    text: bool = False,
+) -> Piece[Stacks]:
+    """One dump of one process. It never raises, and never takes much longer than `seconds`."""
+    if py_spy is None:
+        detail = "py-spy is not installed beside the harness, nor on PATH: pip install py-spy"
+        return Missing(reason="unavailable", detail=detail)
+    if seconds <= 0:
+        return Missing(reason="timed_out", detail="no time was left for a dump")
+    try:
+        before = proc.same(pid, start_time_ticks)
+        if before.state in "ZX":
+            return Missing(reason="unavailable", detail="the process has ended (a zombie has no stack)")
+        if before.kernel_thread:
+            return Missing(reason="unavailable", detail="a kernel thread")
+        command = [py_spy, "dump", "--json", "--full-filenames", "--pid", str(pid), *_ARGUMENTS[method]]
+        done = run(_with_timeout(command, seconds), seconds)
+        if isinstance(done, Killed):
+            if method != "nonblocking":
+                undo_stop(proc, pid, start_time_ticks, before.state)
+            return Missing(reason="timed_out", detail=f"a {method} dump {done.why} and was killed")
+        # Were it another process by now, the stack would be a stranger's.
+        after = proc.same(pid, start_time_ticks)
+        return _result(done, method, text, denied_by=lambda: _denial(proc, after.pid))
+    except Exception as error:  # noqa: BLE001 - whatever the target does, a dump is a value
+        return missing_from(error)
+
+
+def _with_timeout(command: Sequence[str], seconds: float) -> list[str]:
+    """A dump whose collector was killed must not wait for ever: `timeout` (coreutils) outlives us."""
+    timeout = shutil.which("timeout")
+    return [timeout, "-s", "KILL", str(int(seconds) + 2), *command] if timeout else list(command)
+
+
+def _result(done: Finished, method: StackMethod, text: bool, denied_by: Any) -> Piece[Stacks]:
+    if done.status != 0:
+        missing = explain(done.errors.decode("utf-8", "replace"))
+        return Missing(reason="denied", detail=denied_by()) if missing.reason == "denied" else missing
+    try:
+        threads = parse(done.output, text=text)
+    except ValueError as error:
+        return Missing(reason="unavailable", detail=str(error)[:300])
+    if not threads:
+        detail = "py-spy saw no Python thread: the interpreter starts or ends"
+        return Missing(reason="unavailable", detail=detail)
+    return Reading(value=Stacks(method=method, took_seconds=done.took_seconds, threads=threads))
+
+
+def _denial(proc: Proc, pid: int) -> str:
+    uid = int(proc.status(pid)["Uid"].split()[0])
+    return access.why_denied(access.rights(proc, uid))
+
+
+def undo_stop(
+    proc: Proc, pid: int, start_time_ticks: int, state_before: str, patience_seconds: float = 0.3
+) -> bool:
+    """Continue a process that a killed dump left stopped, or about to stop; whether that was necessary.
+
+    ptrace attaches with a SIGSTOP. A tracer that dies before it was delivered (a thread in state D)
+    leaves it pending, and the process would stop on waking up. SIGCONT takes it back. One that was
+    stopped before stays so.
+    """
+    if state_before in "Tt":
+        return False
+    ends = time.monotonic() + patience_seconds
+    stop = 1 << (signal.SIGSTOP - 1)
+    while True:
+        try:
+            stat = proc.same(pid, start_time_ticks)
+            tids = map(int, os.listdir(proc.path(pid, "task")))  # noqa: PTH208 - names are enough
+            pending = [parse_signals(proc.status_of_thread(pid, tid)).pending for tid in tids]
+            if stat.state == "T" or any(mask & stop for mask in pending):
+                os.kill(pid, signal.SIGCONT)
+                return True
+        except Exception:  # noqa: BLE001 - gone, or not ours to continue
+            return False
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.02)

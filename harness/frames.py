@@ -1,0 +1,50 @@
+"""Whose code a frame is: the user's, a package's, the standard library's, or native.
+
+Pure, and by path alone, so that it also holds for a Case from another machine. Not covered: what a stack
+means.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.evidence import Frame
+
+Owner: TypeAlias = Literal["user", "package", "stdlib", "native"]
+
+_PACKAGES = re.compile(r"/(site|dist)-packages/")
+# CPython installs its library as lib/python3.N; conda, pyenv, uv, Debian and framework builds keep that part.
+_STDLIB = re.compile(r"/lib(64)?/python3(\.\d+)?t?/|/python3\d*\.zip/")
+
+
+def owner(frame: Frame) -> Owner:
+    """Whose code this frame runs."""
+    if frame.native:
+        return "native"
+    if frame.file.startswith("<frozen"):
+        return "stdlib"
+    if _PACKAGES.search(frame.file):
+        return "package"
+    return "stdlib" if _STDLIB.search(frame.file) else "user"
+
+
+def blamed(frames: Sequence[Frame]) -> Frame | None:
+    """The deepest frame of the user's code; without one, the deepest outside the standard library.
+
+    Frames come innermost first. None where there is nothing but library and native frames.
+    """
+    for wanted in ("user", "package"):
+        for frame in frames:
+            if owner(frame) == wanted:
+                return frame
+    return None
+
+
+def place(frame: Frame) -> str:
+    """`loader.py:31 in fetch`, as a user would say it."""
+    name = frame.file.rsplit("/", 1)[-1]
+    return f"{name}:{frame.line} in {frame.function}" if frame.line else f"{frame.function} ({name})"
