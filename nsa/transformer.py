@@ -64,7 +64,8 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_TD: Tensor, weight_VD: Tensor, target_T: Tensor, needs_grad: bool) -> Tensor:
-        total = x_TD.new_zeros((), dtype=torch.float32)
+        wide = torch.float64 if x_TD.dtype == torch.float64 else torch.float32
+        total = x_TD.new_zeros((), dtype=wide)
         grad_x_TD = torch.empty_like(x_TD) if needs_grad else None
         grad_weight_VD = torch.zeros_like(weight_VD) if needs_grad else None
         # bfloat16 under autocast, as the product of any other linear layer.
@@ -75,7 +76,7 @@ class _ChunkedLoss(torch.autograd.Function):
             for start in range(0, x_TD.shape[0], LOSS_CHUNK):
                 rows = slice(start, start + LOSS_CHUNK)
                 x, target_C1 = x_TD[rows].to(dtype), target_T[rows, None]
-                log_p = (x @ weight.T).float().log_softmax(dim=-1)
+                log_p = (x @ weight.T).to(wide).log_softmax(dim=-1)
                 total -= log_p.gather(1, target_C1).sum()
                 if grad_x_TD is None or grad_weight_VD is None:
                     continue
