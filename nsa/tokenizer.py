@@ -14,20 +14,22 @@ import hashlib
 import json
 import os
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from nsa import cache
-from nsa.errors import ConfigError, DataSourceError
+from nsa.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2_REPOSITORY = "openai-community/gpt2"
 # transformers warns once an encoding is longer than this; nothing here is.
 UNLIMITED = int(1e30)
 _FORMAT = 1
+# Splits differently with and without a prefix space, digit groups, contractions, special tokens.
+_SAMPLE = f"It's  12345 dogs'\u00e9\n\n\tdef f(x): return x{END_OF_TEXT} end "
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -113,8 +115,7 @@ class BpeTokenizer:
             raise ValueError(f"the vocabulary has {used} tokens, more than vocab_size {vocab_size}")
         self.used_size = used
         self.vocab_size = used if vocab_size is None else vocab_size
-        model = json.dumps(json.loads(backend.to_str())["model"], sort_keys=True)
-        self.fingerprint = f"bpe-{_FORMAT}-{hashlib.blake2b(model.encode(), digest_size=16).hexdigest()}"
+        self.fingerprint = f"bpe-{_FORMAT}-{_fingerprint(backend)}"
 
     def encode(self, text: str) -> list[int]:
         """The tokens of `text`."""
@@ -133,6 +134,17 @@ class BpeTokenizer:
         known = [token for token in tokens if token < self.used_size]
         text: str = self._backend.decode(known, skip_special_tokens=False)
         return text
+
+
+def _fingerprint(backend: Any) -> str:
+    """Of vocabulary, merges and a sample of the rest: not of how this version of tokenizers writes itself."""
+    merges = json.loads(backend.to_str())["model"]["merges"]
+    parts = [
+        sorted(backend.get_vocab(with_added_tokens=True).items()),
+        [pair if isinstance(pair, str) else " ".join(pair) for pair in merges],
+        backend.encode(_SAMPLE, add_special_tokens=False).ids,
+    ]
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
 def _writable(text: str) -> str:
@@ -160,31 +172,26 @@ def from_folder(folder: Path, *, vocab_size: int | None = None) -> BpeTokenizer:
             if line and not line.startswith("#version")
         ]
         loaded = GPT2Tokenizer(
-            vocab=vocabulary, merges=merges, model_max_length=UNLIMITED, split_special_tokens=True
+            vocab=vocabulary,
+            merges=cast("list[str]", merges),
+            model_max_length=UNLIMITED,
+            split_special_tokens=True,
         )
         return BpeTokenizer(loaded, vocab_size=vocab_size)
-    except Exception as error:  # noqa: BLE001 - tokenizers raises plain Exception
+    except Exception as error:  # tokenizers raises plain Exception
         raise ConfigError(
             f"tokenizer.path: {folder} is not a tokenizer in GPT-2's file format: {error}. Name one that is"
         ) from error
 
 
 def gpt2_from_hub() -> BpeTokenizer:
-    """GPT-2's own, from the hub or transformers' cache; DataSourceError when neither answers."""
+    """GPT-2's own, from the hub or transformers' cache of it; raises what transformers raises."""
     _prepare_environment()
     from transformers import AutoTokenizer
 
-    try:
-        loaded = AutoTokenizer.from_pretrained(
-            GPT2_REPOSITORY, model_max_length=UNLIMITED, split_special_tokens=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataSourceError(
-            f"the tokenizer {GPT2_REPOSITORY} is out of reach: {first}. Without a network: set tokenizer.path "
-            "to a folder with its vocab.json and merges.txt, or tokenizer.kind to bpe or byte"
-        ) from error
-    return BpeTokenizer(loaded)
+    return BpeTokenizer(
+        AutoTokenizer.from_pretrained(GPT2_REPOSITORY, model_max_length=UNLIMITED, split_special_tokens=True)
+    )
 
 
 def trained(
@@ -195,7 +202,7 @@ def trained(
     cache_dir: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> BpeTokenizer:
-    """A BPE of `vocab_size` tokens trained on `texts()`, kept in the user's cache under what it was made of."""
+    """A BPE of `vocab_size` tokens trained on `texts()`, kept in the user's cache, keyed by their content."""
     import tokenizers
 
     key = hashlib.blake2b(
@@ -234,11 +241,9 @@ def _train(
     )
 
     def reported() -> Iterator[str]:
-        count = 0
-        for text in texts:
-            count += 1
-            if progress is not None and count % 1000 == 0:
-                progress(f"training a BPE of {vocab_size} tokens: {count} documents")
+        for count, text in enumerate(texts):
+            if progress is not None and count % 1000 == 999:
+                progress(f"training a BPE of {vocab_size} tokens: {count + 1} documents")
             yield _writable(text)
 
     backend.train_from_iterator(reported(), trainer)

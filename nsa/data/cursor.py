@@ -52,6 +52,8 @@ class Cursor:
     # Of the text at `place`, where it was read already, so that a changed source cannot pass for the old.
     digest: str | None = None
     totals: Totals = field(default_factory=Totals)
+    # The hub's commit that was read: a resumed run reads the same one.
+    revision: str | None = None
     world_size: int = 1
     # What the stream is made of, by name; `data`, `tokenizer`, `seed`, … See nsa.data.opening.
     identity: dict[str, Any] = field(default_factory=dict)
@@ -61,21 +63,22 @@ class Cursor:
         return {"version": VERSION, **asdict(self)}
 
     @classmethod
-    def from_json(cls, saved: object) -> Cursor:
+    def from_json(cls, saved: Any) -> Cursor:
         """Read what `to_json` wrote; CursorMismatchError on anything else."""
         try:
-            version = saved["version"]  # type: ignore[index]
+            version = saved["version"]
             if version != VERSION:
                 raise CursorMismatchError(
                     f"the saved data cursor has version {version!r}, this nsa reads {VERSION}. "
                     "Resume with the nsa that wrote it, or start anew with --resume never"
                 )
-            known = {f.name: saved[f.name] for f in fields(cls)}  # type: ignore[index]
+            known = {f.name: saved[f.name] for f in fields(cls)}
             return cls(
                 place=Place(**{name: _whole(value) for name, value in known["place"].items()}),
                 offset=_whole(known["offset"]),
                 digest=None if known["digest"] is None else str(known["digest"]),
                 totals=Totals(**{name: _whole(value) for name, value in known["totals"].items()}),
+                revision=None if known["revision"] is None else str(known["revision"]),
                 world_size=_whole(known["world_size"]),
                 identity=dict(known["identity"]),
             )

@@ -2,7 +2,8 @@
 
 Python's documentation topics, and the docstrings of the standard library and of the installed torch and
 transformers, read from source files with `ast` (nothing is imported), gathered once into parquet with
-FineWeb-Edu's columns in the user's cache. Deterministic: the same files give the same bytes. Documents come in the order of a hash, so that a stream that shuffles shards only still mixes them.
+FineWeb-Edu's columns in the user's cache. Deterministic: the same files give the same bytes. Documents come
+in the order of a hash, so that a stream that shuffles shards only still mixes them.
 
 Not here: the split into train and held-out, which is the same for every source (nsa.data.stream).
 """
@@ -46,7 +47,31 @@ _SKIPPED_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages", "di
 _WORDS = re.compile(r"[A-Za-z]+")
 # Among the commonest words of English; prose has them, tables, code and other languages do not.
 _COMMON = frozenset(
-    "the a an of to in is for and or if that this be with as by it on are from not can".split()
+    [
+        "the",
+        "a",
+        "an",
+        "of",
+        "to",
+        "in",
+        "is",
+        "for",
+        "and",
+        "or",
+        "if",
+        "that",
+        "this",
+        "be",
+        "with",
+        "as",
+        "by",
+        "it",
+        "on",
+        "are",
+        "from",
+        "not",
+        "can",
+    ]
 )
 _EXAMPLE = re.compile(r"^\s*(>>>|\.\.\. )")
 
@@ -62,13 +87,8 @@ class Document:
 
 def versions() -> dict[str, str]:
     """What the text is made of; the cache's key."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "none"
-    return found
+    installed = {d.name.lower(): d.version for d in importlib.metadata.distributions() if d.name in PACKAGES}
+    return {"python": platform.python_version(), **{name: installed.get(name, "none") for name in PACKAGES}}
 
 
 def gathered(cache_dir: str | None = None, progress: Callable[[str], None] | None = None) -> Path:
@@ -153,7 +173,7 @@ def _walk(body: list[ast.stmt]) -> Iterator[str]:
 
 
 def englishness(text: str) -> float:
-    """Share of common English words among the words, in prose lines; 0 where the text is not English prose."""
+    """Share of common words among the words of prose lines; 0 where the text is not English prose."""
     prose = "\n".join(line for line in text.splitlines() if not _EXAMPLE.match(line))
     words = _WORDS.findall(prose)
     if len(words) < 20 or sum(map(len, words)) < 0.5 * len(text):

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nsa import tokenizer as tokenizers
 from nsa.data import sources, stream
+from nsa.data.batches import Batches
 from nsa.data.cursor import Cursor
 from nsa.data.meter import Meter
-from nsa.data.prefetch import Batches
+from nsa.data.readahead import bounded
+from nsa.errors import DataSourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
-    from pathlib import Path
 
-    from nsa.config import Config
+    from nsa.config import Config, DataConfig
     from nsa.data.meter import LoaderProgress
-    from nsa.data.sources import Shard
+    from nsa.data.sources import Shard, Source
     from nsa.tokenizer import Tokenizer
 
 # A tokenizer gains nothing from more text than this.
 _TRAINING_CHARACTERS = 32 << 20
+_TOKENIZER_REMEDY = (
+    "Without a network: set tokenizer.path to a folder with its vocab.json and merges.txt, "
+    "or tokenizer.kind to bpe or byte"
+)
 
 
 def open_stream(
@@ -37,13 +42,16 @@ def open_stream(
     """Open this rank's batches of `train.micro_batch` sequences; continue at `cursor` if one is given.
 
     Train never ends: it passes over the source again, in another order of shards. Eval ends after one pass
-    over the held-out documents (`data.eval_documents` of them at most), with equally many batches on all ranks.
-    CursorMismatchError if the cursor belongs to other data, another tokenizer or another number of ranks.
+    over the held-out documents (`data.eval_documents` of them at most), with equally many batches on all
+    ranks. CursorMismatchError if the cursor belongs to other data, another tokenizer or number of ranks.
     """
     if split == "eval" and cursor is not None:
         raise ValueError("eval starts from the beginning each time: it takes no cursor")
-    meter = Meter(config.data.source)
-    source = sources.resolve(config.data, _as_text(meter, progress))
+    saved = None if cursor is None else Cursor.from_json(cursor)
+    meter = Meter(sources.label(config.data), config.data.stall_timeout_seconds)
+    source = resolve(
+        config.data, meter=meter, revision=None if saved is None else saved.revision, progress=progress
+    )
     shape = stream.Shape(
         sequence_length=config.data.sequence_length,
         truncate=config.data.truncate,
@@ -66,13 +74,13 @@ def open_stream(
         "split": split,
         "eval_fraction": shape.eval_fraction,
     }
-    start = Cursor(world_size=world_size, identity=identity)
-    if cursor is not None:
-        start = Cursor.from_json(cursor)
-        start.check(world_size=world_size, identity=identity)
+    start = Cursor(world_size=world_size, identity=identity, revision=source.revision)
+    if saved is not None:
+        saved.check(world_size=world_size, identity=identity)
+        start = saved
 
     def read(shard: Shard, row: int) -> Iterator[tuple[int, str]]:
-        return sources.documents(source, shard, row)
+        return sources.documents(source, shard, row, meter)
 
     def seen(document: stream.Document) -> None:
         meter.document(len(document.text), document.place.epoch)
@@ -80,14 +88,31 @@ def open_stream(
     def produce() -> Generator[tuple[stream.Batch, Cursor], None, None]:
         yield from stream.rounds(source, tokenizer, shape, start, read, seen)
 
-    return Batches(
-        produce,
-        start=start,
-        meter=meter,
-        label=source.label,
-        stall_timeout_seconds=config.data.stall_timeout_seconds,
-        progress=progress,
-    )
+    return Batches(produce, start=start, meter=meter, remedy=source.remedy, progress=progress)
+
+
+def resolve(
+    data: DataConfig,
+    *,
+    meter: Meter,
+    revision: str | None = None,
+    progress: Callable[[LoaderProgress], None] | None = None,
+) -> Source:
+    """Find the source's files: the hub's within the stall limit; local-docs are gathered at first use."""
+    if data.source == "fineweb-edu":
+        return bounded(
+            lambda: sources.resolve(data, meter=meter, revision=revision),
+            meter=meter,
+            remedy=sources.remedy(data),
+            progress=progress,
+        )
+
+    def told(_: str) -> None:
+        meter.moved()
+        if progress is not None:
+            progress(meter.snapshot())
+
+    return sources.resolve(data, meter=meter, progress=told)
 
 
 def build_tokenizer(config: Config, *, progress: Callable[[str], None] | None = None) -> Tokenizer:
@@ -95,23 +120,24 @@ def build_tokenizer(config: Config, *, progress: Callable[[str], None] | None = 
 
     It is trained on the training documents of the configured source if that is local, else on local-docs.
     """
-    chosen = config.tokenizer
+    chosen, data = config.tokenizer, config.data
     if chosen.kind == "byte":
         return tokenizers.ByteTokenizer()
     if chosen.path is not None:
-        return tokenizers.from_folder(_user_path(chosen.path), vocab_size=chosen.vocab_size)
+        return tokenizers.from_folder(Path(chosen.path).expanduser(), vocab_size=chosen.vocab_size)
     if chosen.kind == "gpt2":
-        return tokenizers.gpt2_from_hub()
-    assert chosen.vocab_size is not None, "nsa.config refuses a bpe without a size"
-    data = config.data
+        return _gpt2(data)
+    if chosen.vocab_size is None:
+        raise ValueError("nsa.config refuses a bpe without a size")
     if data.source == "fineweb-edu":
-        data = data.model_copy(update={"source": "local-docs", "text_column": "text"})
-    source = sources.resolve(data, progress)
+        data = data.model_copy(update={"source": "local-docs"})
+    meter = Meter(sources.label(data), data.stall_timeout_seconds)
+    source = sources.resolve(data, meter=meter, progress=progress)
 
     def texts() -> Iterator[str]:
         left = _TRAINING_CHARACTERS
         for shard in source.shards:
-            for _, text in sources.documents(source, shard, 0):
+            for _, text in sources.documents(source, shard, 0, meter):
                 if stream.held_out(text, data.eval_fraction):
                     continue
                 yield text
@@ -128,19 +154,19 @@ def build_tokenizer(config: Config, *, progress: Callable[[str], None] | None = 
     )
 
 
-def _user_path(text: str) -> Path:
-    from pathlib import Path
+def _gpt2(data: DataConfig) -> Tokenizer:
+    from nsa.data import hubclient
 
-    return Path(text).expanduser()
+    meter = Meter(f"{tokenizers.GPT2_REPOSITORY} on the hub", data.stall_timeout_seconds)
 
+    def load() -> Tokenizer:
+        hubclient.guard(meter)
+        return tokenizers.gpt2_from_hub()
 
-def _as_text(meter: Meter, progress: Callable[[LoaderProgress], None] | None) -> Callable[[str], None] | None:
-    if progress is None:
-        return None
-    report = functools.partial(_told, meter, progress)
-    return report
-
-
-def _told(meter: Meter, progress: Callable[[LoaderProgress], None], _: str) -> None:
-    meter.moved()
-    progress(meter.snapshot())
+    try:
+        return bounded(load, meter=meter, remedy=_TOKENIZER_REMEDY)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataSourceError(
+            f"the tokenizer {tokenizers.GPT2_REPOSITORY} is out of reach: {sources.reason(error)}. "
+            f"{_TOKENIZER_REMEDY}"
+        ) from error

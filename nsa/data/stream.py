@@ -186,7 +186,7 @@ class _Resumed:
         if document.place != cursor.place or document_digest(document.text) != cursor.digest:
             raise CursorMismatchError(
                 f"the data changed under the saved cursor: document {cursor.place.row} of shard "
-                f"{cursor.place.shard} is another one now. Restore the data, or start anew with --resume never"
+                f"{cursor.place.shard} is another now. Restore the data, or start anew with --resume never"
             )
         return cursor.offset
 
