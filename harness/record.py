@@ -1,227 +1,171 @@
-"""Makes a rank's record, once, at `emit.open`: the file, its header, and what lets others look into this process.
+"""An open record: what this process has said so far, and how its next blocks are made from that.
 
-Covers where the record stands, whose it is, and the two doors for evidence (a traceback on a signal, a tracer under
-Yama). The traps it is built around: a mapped page that the file system cannot back is SIGBUS, which nothing catches,
-so blocks are allocated before mapping and never given back, each record is a new inode, and on file systems that may
-lose a mapping (network, copy on write) or that are full the record stands in memory, with a link to it in the run
-directory. Not here: what is written later (`harness.emit`). Standard library only.
+The layout is `harness.wire`'s. Not here: what a trainer calls, and the row of a step (`harness.emit`, where
+it is fastest); making the file (`harness.place`). Imported at `emit.open`. Standard library only.
 """
 
 import mmap
-import os
-import stat
-import sys
-import time
+from _thread import RLock
+from binascii import crc32
+from time import monotonic, time
 
-from harness import wire
+from harness import values, wire
 
-MEMORY = "/dev/shm"  # noqa: S108 (the point is that it is memory)
-MOUNTS = "/proc/self/mountinfo"
-YAMA = "/proc/sys/kernel/yama/ptrace_scope"
-# A store into an allocated, mapped page of these needs neither a peer nor new blocks.
-_STEADY = frozenset(("ext2", "ext3", "ext4", "xfs", "tmpfs", "overlay", "f2fs"))
-_PR_SET_PTRACER = 0x59616D61
-_FRESH = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-_traceback_signal = 0  # registered once per process; 0: not
+LOOK_EVERY_SECONDS = 0.001
+_COUNTERS = wire.COUNTERS_AT // 8
+_FACTS = (  # in the order of wire.FACTS: name, its bit, and what fills its field where it is absent
+    ("total_steps", wire.HAS_TOTAL_STEPS, 0),
+    ("world_size", wire.HAS_WORLD_SIZE, 0),
+    ("kind", wire.HAS_KIND, b""),
+    ("peak", wire.HAS_PEAK, 0.0),
+    ("warmup", wire.HAS_WARMUP, 0),
+    ("total", wire.HAS_TOTAL, 0),
+    ("floor", wire.HAS_FLOOR, 0.0),
+    ("closed", wire.IS_CLOSED, 0.0),
+)
 
 
-class OwnedError(Exception):
-    """The record belongs to a live process that has not closed it."""
+class Frame:
+    """A stage on the stack."""
+
+    __slots__ = ("mono", "name", "wall")
+
+    def __init__(self, name: bytes, wall: float, mono: float) -> None:
+        self.name = name
+        self.wall = wall
+        self.mono = mono
 
 
-def create(run_dir: str, rank: int, *, run_id: str, attempt: int) -> mmap.mmap:
-    """Make this process's record of `rank`, give it its name, and return it mapped; OSError, OwnedError."""
-    ranks = f"{run_dir}/ranks"
-    os.makedirs(ranks, exist_ok=True)
-    path = wire.beat_path(run_dir, rank)
-    before = os.path.realpath(path)
-    _check_owner(before)
-    _allow_tracing()
-    header = _header(run_dir, rank, run_id, attempt)
-    name = f"{rank:05d}.{os.getpid()}"
-    folder = f"{MEMORY}/harness-{os.getuid()}"
-    try:
-        if not _is_steady(ranks):
-            raise OSError("not a file system to map a record on")
-        record = _map_new(f"{ranks}/.{name}", header, publish_as=path)
-    except OSError:
-        _make_private(folder)
-        target = (
-            f"{folder}/{''.join(c if c.isalnum() or c in '-_' else '-' for c in run_id[:80])}.{name}.beat"
-        )
-        record = _map_new(f"{target}.new", header, publish_as=target)
+class Record:
+    """This process's record, and what its next blocks are made from. Callers hold `lock`, but for a step."""
+
+    __slots__ = (
+        "anchor", "anchor_depth", "attempt", "count", "counters", "crc32", "detail", "facts", "host_clock",
+        "lock", "look_at", "map", "numbers", "phase", "phase_entered", "phase_index", "progressed", "rank",
+        "rows", "run_dir", "stack", "text", "tokens", "totals",
+    )  # fmt: skip
+
+    def __init__(self, mapped: mmap.mmap, run_dir: str, rank: int, attempt: int) -> None:
+        self.map = mapped
+        self.counters = memoryview(mapped).cast("Q")
+        self.crc32 = crc32
+        self.text = values.as_text
+        self.run_dir = run_dir
+        self.rank = rank
+        self.attempt = attempt
+        self.lock = RLock()  # re-entrant: a signal's handler may emit in the middle of an emit
+        self.look_at = 0.0
+        self.numbers = [0, 0, 0]  # blocks written of FACTS, NOW, STAGE_CHANGES
+        self.rows = 0  # and of STEPS
+        self.facts: dict[str, object] = {}
+        self.host_clock = True
+        wall, mono = time(), monotonic()
+        self.stack = [Frame(b"boot", wall, mono)]
+        self.phase = b""
+        self.phase_index = -1  # into wire.PHASES while the host's clock accounts one
+        self.phase_entered = 0.0
+        self.totals = [0.0] * len(wire.PHASES)
+        self.anchor: float | None = None  # from when the next step is timed
+        self.anchor_depth = 0  # of the stack, at the last step
+        self.tokens = 0
+        self.count = 0
+        self.progressed = (wall, mono)
+        self.detail = b""
+        self.put_facts()
+        self.put_now()
+        self.put_stages(wall, mono)
+
+    def intact(self, now: float) -> bool:
+        """Whether the file has its length yet; asked once a millisecond.
+
+        A store beyond a file's end is SIGBUS. Asking at each store would cost as much as the store; but nobody
+        cuts a record on purpose, and a step takes longer than a millisecond.
+        """
+        self.look_at = now + LOOK_EVERY_SECONDS
         try:
-            link = f"{ranks}/.{name}.link"
-            _remove(link)
-            os.symlink(target, link)
-            os.rename(link, path)
-        except OSError:
-            _remove(target)
-            raise
-        if before == target:
-            return record
-    if os.path.dirname(before) == folder and before != path:
-        _remove(before)  # the last attempt's, which nothing names any more
-    return record
+            return self.map.size() >= wire.SIZE
+        except (OSError, ValueError):
+            return False
 
+    def put(self, ring: wire.Ring, *body_values: object) -> None:
+        """Write the next block of `ring`, then count it."""
+        number = self.numbers[ring.counter]
+        body = ring.body.pack(number, *body_values)
+        at = ring.at(number)
+        self.map[at : at + ring.bytes] = body + wire.CHECK.pack(crc32(body))
+        self.counters[_COUNTERS + ring.counter] = self.numbers[ring.counter] = number + 1
 
-def _map_new(temporary: str, header: bytes, *, publish_as: str) -> mmap.mmap:
-    """A new file of all its blocks, with its header, under its name only when it is complete."""
-    _remove(temporary)
-    descriptor = os.open(temporary, _FRESH, 0o600)
-    try:
-        os.posix_fallocate(descriptor, 0, wire.SIZE)
-        os.pwrite(descriptor, header, 0)
-        record = mmap.mmap(descriptor, wire.SIZE)
-        os.rename(temporary, publish_as)
-    except BaseException:
-        _remove(temporary)
-        raise
-    finally:
-        os.close(descriptor)
-    return record
+    def put_facts(self) -> None:
+        """What was declared."""
+        given = [(self.facts.get(name), bit, absent) for name, bit, absent in _FACTS]
+        present = sum(bit for value, bit, _ in given if value is not None)
+        fields = [absent if value is None else value for value, _, absent in given]
+        self.put(wire.FACTS, present, int(self.host_clock), *fields, self.facts.get("status", b""))
 
+    def put_now(self) -> None:
+        """What moved last."""
+        self.put(wire.NOW, self.phase, self.phase_entered, *self.progressed, self.count, self.detail)
 
-def _header(run_dir: str, rank: int, run_id: str, attempt: int) -> bytes:
-    pid = os.getpid()
-    header = wire.HEADER.pack(
-        wire.MAGIC,
-        wire.VERSION,
-        wire.SIZE,
-        rank,
-        pid,
-        start_time_ticks(pid) or 0,
-        _text("/proc/sys/kernel/random/boot_id").strip().encode(),
-        wire.pack_text(run_id, 63),
-        attempt,
-        _offer_traceback(wire.traceback_path(run_dir, rank)),
-        time.time(),
-        time.monotonic(),
-    )
-    return header + wire.header_check(header)
+    def put_stages(self, wall: float, mono: float) -> None:
+        """The stack, as it is from now on."""
+        stack = self.stack
+        shown = stack if len(stack) <= wire.MAX_STAGES else [*stack[: wire.MAX_STAGES - 1], stack[-1]]
+        fields = [field for frame in shown for field in (frame.name, frame.wall, frame.mono)]
+        fields += [b"", 0.0, 0.0] * (wire.MAX_STAGES - len(shown))
+        self.put(wire.STAGE_CHANGES, wall, mono, len(stack), *fields)
 
+    def end_phase(self, now: float) -> None:
+        """Account the phase that the clock runs for, if any."""
+        if self.phase_index >= 0:
+            self.totals[self.phase_index] += now - self.phase_entered
+            self.phase_index = -1
 
-def _check_owner(path: str) -> None:
-    """OwnedError where another live process writes the record at `path` and has not closed it."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        head = os.pread(descriptor, wire.HEAD_BYTES, 0)
-    finally:
-        os.close(descriptor)
-    if len(head) < wire.HEAD_BYTES or wire.PROLOGUE.unpack_from(head) != (
-        wire.MAGIC,
-        wire.VERSION,
-        wire.SIZE,
-    ):
-        return
-    _, _, _, rank, pid, ticks, boot_id, *_ = wire.HEADER.unpack_from(head)
-    if (
-        pid == os.getpid()
-        or boot_id.strip(b"\0") != _text("/proc/sys/kernel/random/boot_id").strip().encode()
-    ):
-        return
-    if start_time_ticks(pid) != ticks:
-        return
-    facts = [wire.unseal(wire.FACTS, head, wire.FACTS.at(number)) for number in range(wire.FACTS.count)]
-    newest = max(filter(None, facts), default=None)
-    if newest is None or not int(newest[1][0]) & wire.IS_CLOSED:  # type: ignore[call-overload]
-        raise OwnedError(f"the record of rank {rank} belongs to process {pid}, which is alive")
+    def stages_changed(self, wall: float, mono: float) -> None:
+        """Leave the phase, and write the stack."""
+        self.end_phase(mono)
+        self.phase = self.detail = b""
+        self.progressed = (wall, mono)
+        self.put_now()
+        self.put_stages(wall, mono)
 
+    def pop(self, frame: Frame, wall: float, mono: float) -> None:
+        """Leave `frame` and what is nested in it; nothing if it was left already."""
+        depth = next((depth for depth, other in enumerate(self.stack) if other is frame), 0)
+        if depth == 0:
+            return
+        if self.anchor is not None:  # a step is not charged for what was nested in it
+            self.anchor = self.anchor + mono - frame.mono if depth == self.anchor_depth else None
+        del self.stack[depth:]
+        self.stages_changed(wall, mono)
 
-def start_time_ticks(pid: int) -> int | None:
-    """When `pid` started, in clock ticks since boot; None if there is no such process (a zombie is none)."""
-    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return int(fields[19]) if len(fields) > 19 and fields[0] not in "ZX" else None
+    def add_phases(self, seconds: object) -> None:
+        """Add what the trainer measured itself."""
+        for name, value in values.as_phase_seconds(seconds):
+            index = wire.PHASES.index(name) if name in wire.PHASES else wire.OTHER_PHASE
+            self.totals[index] += value
 
-
-def _is_steady(folder: str) -> bool:
-    """Whether a mapped file in `folder` is safe to store into, by its file system's type; unknown is not."""
-    device = os.stat(folder).st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    found = ""
-    for line in _text(MOUNTS).splitlines():
-        fields = line.split(" ")
-        if len(fields) > 6 and fields[2] == wanted:
-            found = line.partition(" - ")[2].split(" ")[0]
-    return found in _STEADY
-
-
-def _make_private(folder: str) -> None:
-    """`folder`, ours alone; OSError where somebody else has put something in its place."""
-    try:
-        os.mkdir(folder, 0o700)
-    except FileExistsError:
-        found = os.lstat(folder)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-            raise OSError(f"{folder} is not a private folder of this user") from None
-
-
-def _offer_traceback(path: str) -> int:
-    """Write all stacks to `path` on SIGUSR1, if that signal is free; return the signal, or 0."""
-    global _traceback_signal
-    if _traceback_signal:
-        return _traceback_signal
-    try:
-        import _signal  # the C half of `signal`: the other half costs an enum
-        import faulthandler
-
-        number = int(_signal.SIGUSR1)
-        # From the kernel, which also knows handlers that were not set through Python.
-        status = dict(
-            line.split(":\t", 1) for line in _text("/proc/self/status").splitlines() if ":\t" in line
-        )
-        if (int(status["SigCgt"], 16) | int(status["SigIgn"], 16)) >> (number - 1) & 1:
-            return 0
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o600)  # stays open: the handler writes to it
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            return 0
-        faulthandler.register(number, file=descriptor, all_threads=True, chain=False)
-    except Exception:  # noqa: BLE001 (a door for evidence; a training does without)
-        return 0
-    _traceback_signal = number
-    return number
-
-
-def _allow_tracing() -> None:
-    """Under Yama's scope 1 let py-spy attach, which the harness starts as our sibling; elsewhere nothing to do."""
-    if _text(YAMA).strip() != "1":
-        return
-    try:
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(-1), 0, 0, 0)
-    except Exception:  # noqa: BLE001 (as above)
-        return
-
-
-def is_worker() -> bool:
-    """Whether this is a child of multiprocessing (asked without importing it)."""
-    process = sys.modules.get("multiprocessing.process")
-    return process is not None and process.parent_process() is not None
-
-
-def _text(path: str) -> str:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            chunks = []
-            while chunk := os.read(descriptor, 65536):
-                chunks.append(chunk)
-        finally:
-            os.close(descriptor)
-        return b"".join(chunks).decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
+    def declare(
+        self,
+        total_steps: object,
+        world_size: object,
+        schedule: "Mapping[str, object] | None",
+        phase_clock: object,
+    ) -> None:
+        """Take over what is given, keep what is not."""
+        given: dict[str, object] = {
+            "total_steps": values.as_int(total_steps),
+            "world_size": values.as_int(world_size),
+        }
+        if schedule is not None:
+            kind = schedule.get("kind")
+            given["kind"] = None if kind is None else values.as_text(kind)
+            given.update({key: values.as_float(schedule.get(key)) for key in ("peak", "floor")})
+            given.update({key: values.as_int(schedule.get(key)) for key in ("warmup", "total")})
+        self.facts.update({key: value for key, value in given.items() if value is not None})
+        if phase_clock is not None:
+            self.host_clock = phase_clock != "none"
+        self.put_facts()

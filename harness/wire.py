@@ -9,13 +9,14 @@ One record per rank, a file of fixed size, little-endian:
     STAGES        the stack of stages, at each change of it
     STEPS         one row per step
 
-Everything after the header stands in rings of *blocks*: number, values, CRC-32 of both. The writer never touches
-its newest block, so wherever it is stopped or killed, the newest whole block is intact: no lock, nothing that can
-stay odd for ever. A reader copies, and believes a block only if its check holds and its number fits; so half a
-write is never taken for a whole one, whatever order the stores become visible in.
+Everything after the header stands in rings of *blocks*: number, values, CRC-32 of both. The writer never
+touches its newest block, so wherever it is stopped or killed, the newest whole block is intact: no lock,
+nothing that can stay odd for ever. A reader copies, and believes a block only if its check holds and its
+number fits; so half a write is never taken for a whole one, in whatever order the stores become visible.
 
-Covered: names, numbers, units (seconds, bytes; wall = Unix time, monotonic = CLOCK_MONOTONIC). Not here: writing
-(`harness.emit`), reading (`harness.watch.heartbeat`). Imports `struct` alone, because a trainer pays for it.
+Covered: names, numbers, units (seconds, bytes; wall = Unix time, monotonic = CLOCK_MONOTONIC). Not here:
+writing (`harness.emit`) and reading (`harness.watch.heartbeat`). Imports `struct` alone: each trainer pays
+for it.
 """
 
 from struct import Struct
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
 MAGIC = b"HARNBEAT"
 VERSION = 1
 
-# Known names. A stage's name is free text all the same; time in a phase not named here is accounted to "other".
+# Known names. A stage's name is free text all the same; time in any other phase is accounted to "other".
 STAGES = (
-    "boot", "import", "config", "distributed", "tokenizer", "dataset", "model", "optimizer", "resume", "first_batch",
-    "compile", "train", "eval", "checkpoint", "download", "finish",
+    "boot", "import", "config", "distributed", "tokenizer", "dataset", "model", "optimizer", "resume",
+    "first_batch", "compile", "train", "eval", "checkpoint", "download", "finish",
 )  # fmt: skip
 PHASES = ("data", "forward", "backward", "optimizer", "checkpoint", "eval", "other")
 OTHER_PHASE = len(PHASES) - 1
@@ -50,8 +51,8 @@ HAS_TOTAL_STEPS, HAS_WORLD_SIZE, HAS_KIND, HAS_PEAK, HAS_WARMUP, HAS_TOTAL, HAS_
 
 CHECK = Struct("<I4x")
 PROLOGUE = Struct("<8sII")  # magic, version, size: the same in every version
-# … rank, pid, start time in ticks (/proc/PID/stat, field 22), boot id, run id, attempt, signal for a traceback
-# (0: none), opened: wall, monotonic
+# … rank, pid, start time in ticks (/proc/PID/stat, field 22), boot id, run id, attempt, signal for a
+# traceback (0: none), opened: wall, monotonic
 HEADER = Struct("<8sIIIIQ40s64sIIdd")
 COUNTERS_AT = 512
 COUNTERS = Struct("<4Q")
@@ -80,15 +81,17 @@ class Ring:
         return self.offset + number % self.count * self.bytes
 
 
-# present, phase clock (1: host), total steps, world size, schedule: kind, peak, warmup, total, floor; closed: wall, status
+# present, phase clock (1: host), total steps, world size; schedule: kind, peak, warmup, total, floor;
+# closed: wall, status
 FACTS = Ring(0, COUNTERS_AT + COUNTERS.size, 4, "IIqq32sdqqdd32s")
 # phase, entered (monotonic), last progress: wall, monotonic; what moved so far; detail
 NOW = Ring(1, FACTS.end, 8, "32sdddQ96s")
 # changed: wall, monotonic; depth; then per stage its name and when it was entered: wall, monotonic
 STAGE_CHANGES = Ring(2, NOW.end, 32, "ddQ" + "32sdd" * MAX_STAGES)
 HEAD_BYTES = 16384
-# step, wall, monotonic, step seconds, loss, gradient norm, tokens, tokens so far, memory: allocated, reserved, peak;
-# present, number of learning rates; seconds so far in each phase; learning rates. Totals so that no lost row loses them.
+# step, wall, monotonic, step seconds, loss, gradient norm, tokens, tokens so far; memory: allocated,
+# reserved, peak; present, number of learning rates; seconds so far in each phase; learning rates. What adds
+# up stands here as totals, so that a lost row loses none of it.
 _ROW = "qddddd" + "qqqqq" + "II" + f"{len(PHASES)}d"
 STEPS = Ring(3, HEAD_BYTES, 1024, f"{_ROW}{MAX_RATES}d")
 ROW_TOKENS_TOTAL = 7  # its place among a row's values

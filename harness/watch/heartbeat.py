@@ -10,17 +10,20 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import wire
 from harness.errors import RecordError
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import TracebackType
 
-# A block can be overtaken while it is copied; that this many copies in a row were means that it is damaged.
-_TRIES = 1000
+    from typing_extensions import Self
+
+# A block can be overtaken while it is copied; if this many copies in a row were, it is damaged.
+_TRIES = 50
+_NO_SECONDS = (0.0,) * len(wire.PHASES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,7 @@ class StageEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """What a record says now. Monotonic times compare with this machine's clock while `boot_id` is this boot's."""
+    """What a record says now. Monotonic times are this machine's clock if `boot_id` is this boot's."""
 
     rank: int
     world_size: int | None
@@ -102,7 +105,8 @@ def read(path: str | Path) -> Heartbeat:
 class Reader:
     """An open record: its state, and what came since the last look. Keeps to the file it opened."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, next_row: int = 0) -> None:
+        """Open the record at `path`, or RecordError. `next_row` is the first that `drain` gives."""
         self.path = os.fspath(path)
         self._descriptor, self._identity = _open(self.path)
         try:
@@ -113,9 +117,10 @@ class Reader:
         except BaseException:
             self.close()
             raise
-        self._next_row = 0
+        self._next_row = next_row
         self._next_change = 0
-        self._totals: tuple[float, ...] | None = (0.0,) * len(wire.PHASES)  # before the next row; None: lost
+        # The phases' seconds up to the next row; None: not known.
+        self._totals: tuple[float, ...] | None = None if next_row else _NO_SECONDS
         self._stage: StageEntry | None = None
 
     def read(self) -> Heartbeat:
@@ -161,13 +166,14 @@ class Reader:
                 rows.append(row)
             self._next_row = end
             self._next_change = counts[wire.STAGE_CHANGES.counter]
-            return Drained(rows=tuple(rows), lost=lost, stages=tuple(changes))
+            entries, self._stage = changes
+            return Drained(rows=tuple(rows), lost=lost, stages=tuple(entries))
         raise self._damaged()
 
     def replaced(self) -> bool:
         """Whether another file, or none, stands at the path by now: the next attempt's, say."""
         try:
-            found = os.stat(self.path)
+            found = Path(self.path).stat()
         except OSError:
             return True
         return (found.st_dev, found.st_ino) != self._identity
@@ -178,7 +184,7 @@ class Reader:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -210,10 +216,11 @@ class Reader:
             number += several
         return blocks
 
-    def _changes(self, head: bytes, end: int) -> list[StageEntry] | None:
+    def _changes(self, head: bytes, end: int) -> tuple[list[StageEntry], StageEntry | None] | None:
+        """What is new about the innermost stage, and which it is now; None if overtaken while copied."""
         ring = wire.STAGE_CHANGES
         entries: list[StageEntry] = []
-        stage = self._stage
+        before = self._stage
         for number in range(max(self._next_change, end - ring.count + 1), end):
             block = wire.unseal(ring, head, ring.at(number))
             if block is None or block[0] != number:
@@ -221,23 +228,19 @@ class Reader:
                     return None
                 continue  # overtaken: a stage of microseconds
             innermost = _stages(block[1])[-1]
-            if innermost != stage:
-                # A stage that goes on after a nested one does so from now.
-                known = (
-                    stage is not None
-                    and innermost.entered_monotonic_seconds < stage.entered_monotonic_seconds
+            if innermost == before:
+                continue
+            if before and innermost.entered_monotonic_seconds < before.entered_monotonic_seconds:
+                # It went on when a stage nested in it ended: from the change on, not from when it began.
+                wall, mono, *_ = block[1]
+                entry = StageEntry(
+                    stage=innermost.stage, entered_wall_seconds=wall, entered_monotonic_seconds=mono
                 )
-                wall, mono = block[1][:2] if known else (None, None)
-                entries.append(
-                    innermost
-                    if wall is None or mono is None
-                    else StageEntry(
-                        stage=innermost.stage, entered_wall_seconds=wall, entered_monotonic_seconds=mono
-                    )
-                )
-            stage = innermost
-        self._stage = stage
-        return entries
+                entries.append(entry)
+            else:
+                entries.append(innermost)
+            before = innermost
+        return entries, before
 
     def _heartbeat(
         self, facts: tuple[Any, ...], now: tuple[Any, ...], change: tuple[Any, ...], rows: list[wire.Block]
@@ -252,7 +255,7 @@ class Reader:
         last: StepRow | None = None
         totals: tuple[float, ...] | None = None
         for number, values in rows:
-            last, totals = _row(number, values, (0.0,) * len(wire.PHASES) if number == 0 else totals)
+            last, totals = _row(number, values, _NO_SECONDS if number == 0 else totals)
         in_phase = bool(phase.strip(b"\0"))
         if last is not None:
             in_phase = in_phase and phase_entered >= last.monotonic_seconds  # a step ends its phase
@@ -295,11 +298,11 @@ class Reader:
 
 
 def _open(path: str) -> tuple[int, tuple[int, int]]:
-    """A descriptor on the regular file at `path`, and its identity. A link may lead to its owner's file only."""
+    """A descriptor on the regular file at `path`, and its identity. A link may lead to its owner's file."""
     try:
-        named = os.lstat(path)
+        named = Path(path).lstat()
         is_link = stat.S_ISLNK(named.st_mode)
-        before = os.stat(path) if is_link else named
+        before = Path(path).stat() if is_link else named
         if not stat.S_ISREG(before.st_mode):
             raise RecordError(f"{path}: not a regular file, so not a record")
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if is_link else os.O_NOFOLLOW)
