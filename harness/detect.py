@@ -116,6 +116,7 @@ class _Track:
     habits: dict[str, _Habit] = field(default_factory=dict)
     blind_seconds: float = 0.0  # within the present silence: time in which nobody looked
     alarmed: bool = False
+    excused_seconds: float = 0.0  # of the present silence: looked into
 
 
 class Detector:
@@ -145,6 +146,13 @@ class Detector:
         suspicion = self._judge(track, idle)
         track.alarmed = suspicion is not None
         return suspicion
+
+    def excuse(self, rank: int | None) -> None:
+        """The present silence was looked into and is no stall: suspicious again after one more limit."""
+        track = self._tracks.get(rank)
+        if track is not None and track.alarmed:
+            track.alarmed = False
+            track.excused_seconds = self._idle(track, track.seen_at)
 
     def forget(self, rank: int | None) -> None:
         """Drop a rank that ended, or the whole command's track once heartbeats tell more."""
@@ -179,7 +187,8 @@ class Detector:
             if gap > 0 and track.place != "first_step":
                 steps = max(0, progress.steps - before.steps)
                 track.habits.setdefault(track.place, _Habit()).learn(gap, steps, progress.step_seconds)
-            track.since, track.blind_seconds, track.alarmed = began, after, False
+            track.since, track.blind_seconds = began, after
+            track.alarmed, track.excused_seconds = False, 0.0
         else:
             track.blind_seconds += unseen
         track.progress, track.place, track.seen_at = progress, place, now
@@ -222,7 +231,7 @@ class Detector:
             else:
                 limit = self._busy_limit(track, limit)
                 summary = f"no log line for {idle:.0f} s, though it uses CPU"
-        if idle < limit.seconds:
+        if idle - track.excused_seconds < limit.seconds:
             return None
         return Suspicion(
             rank=progress.rank,

@@ -1,9 +1,8 @@
-"""Taking a Case in a child process that can be killed, and its few words for the terminal.
+"""Taking a Case in a child process that can be killed: `python -m harness.collect`.
 
-The supervisor's loop must never wait for evidence: a dump of a process in state D may not return. So
-`python -m harness.supervise.gather` runs the collectors (the same as `python -m harness.collect`), writes the
-Case, and prints one JSON line: the headline, and which collectors failed. Should it be killed before that
-line, the Case on disk still counts.
+The supervisor's loop must never wait for evidence: a dump of a process in state D may not return. The child
+has a deadline of its own; some seconds after it, it is killed with all that it started. Should it be killed
+after the Case was written, the Case counts.
 
 Not here: what the evidence is (`harness.collect`), and what becomes of it (`incidents`).
 """
@@ -19,7 +18,9 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
+
+from harness.bundle import CASE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 DEADLINE_SECONDS = 8.0
 # Writing and the interpreter's start come on top; then the child is killed.
 GRACE_SECONDS = 4.0
+# From SIGTERM to SIGKILL: to let go of a target that is paused for a dump.
+_LET_GO_SECONDS = 0.5
 _MAX_ANSWER_BYTES = 64 * 1024
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,6 +42,7 @@ class Gathered:
     """What came of it. `problem` is None when the Case is on disk."""
 
     headline: str | None = None
+    moved: bool = False  # the evidence itself shows progress
     errors: Mapping[str, int] = field(default_factory=dict)
     problem: str | None = None
 
@@ -50,6 +54,7 @@ class Gathering:
         self,
         *,
         pid: int,
+        start_time_ticks: int | None,
         run_dir: Path,
         out: Path,
         clock: Clock,
@@ -58,15 +63,16 @@ class Gathering:
         self.out = out
         self._clock = clock
         self._gives_up_at = clock.monotonic() + deadline_seconds + GRACE_SECONDS
-        self._killed = False
-        command = [
-            *(sys.executable, "-m", "harness.supervise.gather"),
-            *("--pid", str(pid), "--run-dir", str(run_dir.absolute())),
-            *("--out", str(out.absolute()), "--deadline", f"{deadline_seconds:g}"),
-        ]
-        # Started where the package lies: a `harness` folder in the user's directory is not ours.
+        self._late = False
+        self._result: Gathered | None = None
+        identity = [] if not start_time_ticks else ["--start-time-ticks", str(start_time_ticks)]
+        # Started where the package lies: a folder `harness` in the user's directory is not ours.
         self._child = subprocess.Popen(
-            command,
+            [
+                *(sys.executable, "-m", "harness.collect", "--pid", str(pid), *identity),
+                *("--run-dir", str(run_dir.absolute()), "--out", str(out.absolute())),
+                *("--deadline", f"{deadline_seconds:g}"),
+            ],
             cwd=_ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -75,77 +81,62 @@ class Gathering:
         )
 
     def poll(self) -> Gathered | None:
-        """What was gathered, once the child has ended or had to be killed; never waits."""
-        if self._child.poll() is None:
-            if self._clock.monotonic() < self._gives_up_at:
-                return None
-            self._killed = True
-            self.kill()
-            return self._result(status=None)
-        return self._result(status=self._child.returncode)
+        """What was gathered, once the child has ended or had to be killed; never waits for it."""
+        if self._result is None:
+            if self._child.poll() is None:
+                if self._clock.monotonic() < self._gives_up_at:
+                    return None
+                self._late = True
+                self.kill()
+            self._result = self._read_result()
+        return self._result
 
     def kill(self) -> None:
-        """End the child and the programs that it started (py-spy)."""
+        """End the child and the programs that it started (py-spy); shortly waits for them to let go."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
+            self._child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(timeout=_LET_GO_SECONDS)
             os.killpg(self._child.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(timeout=1)
+            self._child.wait(timeout=_LET_GO_SECONDS)
 
-    def _result(self, status: int | None) -> Gathered:
-        answer, complaint = self._read(self._child.stdout), self._read(self._child.stderr)
-        whole = (self.out / "case.json").exists()
-        if whole:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                document = json.loads(answer)
-                return Gathered(headline=document["headline"], errors=Counter(document["errors"]))
-            return Gathered(errors={"gather": 1})
-        return Gathered(errors={"gather": 1}, problem=self._problem(status, complaint))
+    def _read_result(self) -> Gathered:
+        answer, complaint = _read(self._child.stdout), _read(self._child.stderr)
+        document: dict[str, Any] = {}
+        with contextlib.suppress(ValueError):
+            document = json.loads(answer)
+        errors = Counter(str(name) for name in document.get("errors", ()))
+        headline = document.get("headline")
+        if (self.out / CASE_FILE).exists():
+            return Gathered(headline=headline, moved=document.get("movement") == "moved", errors=errors)
+        errors["gather"] += 1
+        problem = document.get("error") or self._problem(complaint)
+        return Gathered(headline=headline, errors=errors, problem=problem)
 
-    def _problem(self, status: int | None, complaint: str) -> str:
-        if self._killed or status is None:
+    def _problem(self, complaint: str) -> str:
+        status = self._child.returncode
+        if self._late or status is None:
             return "taking evidence did not end in time"
         if status < 0:
             return f"taking evidence was killed by {_signal_name(-status)}"
         last = complaint.strip().rpartition("\n")[2]
-        return last[:300] or f"taking evidence failed (exit status {status})"
+        return f"taking evidence failed: {last[:300] or f'exit status {status}'}"
 
-    @staticmethod
-    def _read(stream: object) -> str:
-        """What is in the pipe now: a program left behind may hold it open, so never up to its end."""
-        descriptor = stream.fileno()  # type: ignore[attr-defined]
-        os.set_blocking(descriptor, False)
-        try:
-            return os.read(descriptor, _MAX_ANSWER_BYTES).decode(errors="replace")
-        except OSError:
-            return ""
-        finally:
-            stream.close()  # type: ignore[attr-defined]
+
+def _read(stream: IO[bytes] | None) -> str:
+    """What is in the pipe now: a program left behind may hold it open, so never up to its end."""
+    assert stream is not None
+    os.set_blocking(stream.fileno(), False)
+    try:
+        return os.read(stream.fileno(), _MAX_ANSWER_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
+    finally:
+        stream.close()
 
 
 def _signal_name(number: int) -> str:
     with contextlib.suppress(ValueError):
         return signal.Signals(number).name
     return f"signal {number}"
-
-
-def main(arguments: list[str]) -> int:
-    """Take the Case, and print what the terminal will say of it."""
-    from harness import bundle
-    from harness.collect import __main__ as collect
-    from harness.errors import HarnessError
-    from harness.headline import headline
-
-    status = collect.main(arguments)
-    try:
-        case = bundle.load(Path(arguments[arguments.index("--out") + 1]))
-        line = headline(case)
-    except HarnessError as error:
-        print(error, file=sys.stderr)  # noqa: T201 -- a program of its own
-        return status or 1
-    errors = Counter(error.collector for error in case.errors)
-    print(json.dumps({"headline": line, "errors": errors}))  # noqa: T201
-    return status
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

@@ -196,6 +196,8 @@ class Incidents:
                 return (self._dismiss(stall, stall.suspicion, ended_wall),)
             if gathered is None:
                 return ()
+            if gathered.moved:
+                return (self._dismiss(stall, stall.suspicion, self._clock.wall()),)
             notices.append(self._open(stall, stall.suspicion, gathered, stall.gathering.out))
             stall.gathering = None
         elif over:

@@ -17,6 +17,7 @@ from harness.detect import Detector, Limit, Overrides
 from harness.supervise.eventlog import EventLog
 from harness.supervise.gather import DEADLINE_SECONDS, Gathering
 from harness.supervise.incidents import Incident, Incidents
+from harness.supervise.notices import IncidentDismissed, Notice
 from harness.watch.activity import CommandProgress, TreeActivity
 from harness.watch.progress import Progress, from_heartbeat
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from harness.clock import Clock
     from harness.detect import Suspicion
     from harness.rundir import RunDirectory
-    from harness.supervise.notices import Notice
     from harness.watch.ranks import RankState
 
 
@@ -109,7 +109,10 @@ class Observer:
         if living and None not in living:
             # A stall seen before the first record ends with what any record says.
             living = {**living, None: next(iter(living.values()))}
-        notices.extend(self._incidents.poll(living))
+        for notice in self._incidents.poll(living):
+            notices.append(notice)
+            if isinstance(notice, IncidentDismissed):
+                self._detector.excuse(notice.suspicion.rank)
         return tuple(notices)
 
     def command_ended(self, how: str, *, well: bool) -> tuple[Notice, ...]:
@@ -155,21 +158,21 @@ class Observer:
         return self._incidents.open_incident
 
     def _gather(self, suspicion: Suspicion, out: Path) -> Gathering:
+        pid, start_time_ticks = self._target(suspicion)
         return Gathering(
-            pid=self._target(suspicion),
+            pid=pid,
+            start_time_ticks=start_time_ticks,
             run_dir=self._run.path,
             out=out,
             clock=self._clock,
             deadline_seconds=self._deadline,
         )
 
-    def _target(self, suspicion: Suspicion) -> int:
-        """The command's first process, whose whole tree is looked at; a rank's own where that one is gone."""
-        progress = self._progress.get(suspicion.rank)
+    def _target(self, suspicion: Suspicion) -> tuple[int, int]:
+        """The command's first process, whose whole tree is looked at; a rank's own where that is gone."""
         if self._command is not None and Path(f"/proc/{self._command.pid}").exists():
-            return self._command.pid
-        assert progress is not None
-        return progress.incarnation[0]
+            return self._command.pid, self._command.start_time_ticks
+        return self._progress[suspicion.rank].incarnation
 
 
 def _boot_id() -> str:

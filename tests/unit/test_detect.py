@@ -276,3 +276,11 @@ def test_where_no_log_can_be_followed_only_activity_is_judged() -> None:
     start = dataclasses.replace(SILENT, source="activity")
     [suspicion] = Watched(start=start).wait(2000)
     assert suspicion.summary == "no CPU used for 600 s"
+
+
+def test_a_silence_that_was_looked_into_is_suspicious_again_one_limit_later() -> None:
+    watched = Watched(Overrides.parse("log=10"), start=SILENT)
+    assert len(watched.wait(10)) == 1
+    watched.detector.excuse(None)
+    assert watched.wait(9) == []
+    assert len(watched.wait(60)) == 1

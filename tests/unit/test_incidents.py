@@ -313,3 +313,11 @@ def test_an_incident_reads_back_equal_and_later_versions_keys_are_dropped(bench:
     assert incident == bench.incidents.open_incident
     assert incident.to_json() == text
     assert parse_incident(json.dumps({**json.loads(text), "later": 1})) == incident
+
+
+def test_evidence_that_shows_progress_dismisses(bench: Bench) -> None:
+    bench.incidents.suspect(suspicion_of(STANDING), STANDING)
+    bench.evidence[0].finish(Gathered(headline="at loader.py:31", moved=True))
+    [notice] = bench.incidents.poll({0: STANDING})
+    assert isinstance(notice, IncidentDismissed)
+    assert list(bench.folder.iterdir()) == []
