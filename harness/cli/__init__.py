@@ -55,7 +55,7 @@ examples:
 class _Parser(argparse.ArgumentParser):
     """Ends with one line on a mistake, and with the exit status of the command's contract."""
 
-    usage_status = USAGE
+    usage_status: int = USAGE
 
     def error(self, message: str) -> NoReturn:
         self.exit(self.usage_status, f"{self.prog}: {message}. See `{self.prog} --help`\n")
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _parser(chosen).parse_args(arguments)
         if chosen is None:
-            args.parser.print_help()
+            args.parser.print_help(sys.stderr)
             return USAGE
         status: int = args.run(args)
         sys.stdout.flush()
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser(chosen: Command | None) -> argparse.ArgumentParser:
+def _parser(chosen: Command | None) -> _Parser:
     """The parser of the chosen command alone, or one that only lists them all."""
     parser = _Parser(
         prog="harness",
@@ -111,7 +111,10 @@ def _parser(chosen: Command | None) -> argparse.ArgumentParser:
     if chosen is not None:
         module = chosen.load()
         module.add_parser(subparsers)
-        subparsers.choices[chosen.name].set_defaults(run=module.run)
+        command = subparsers.choices[chosen.name]
+        command.set_defaults(run=module.run)
+        # An unknown option is found out by the outer parser: it speaks for the command.
+        parser.prog, parser.usage_status = command.prog, command.usage_status
         return parser
     for each in COMMANDS:
         subparsers.add_parser(each.name, help=each.summary)

@@ -31,7 +31,7 @@ class NotFoundError(HarnessError):
 
 
 def check(command: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Refuse what plainly cannot run, before a run directory is made for it; the exec itself has the last word."""
+    """Refuse what plainly cannot run before a run directory is made for it; exec has the last word."""
     program = command[0]
     found = program if "/" in program else shutil.which(program, path=environment.get("PATH"))
     if found is None or not Path(found).exists():

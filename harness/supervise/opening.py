@@ -58,10 +58,13 @@ def open_run(request: Request) -> Opened:
             raise UsageError(
                 "no command was given", remedy="Put it behind two dashes: harness run -- nsa train CONFIG"
             )
+        execution.check(request.command, request.environment)
         run = claim.create(
             request.runs, request.name or identity.name_of(request.command), now_seconds=time.time()
         )
         return _begin(run, claim.SupervisorLock(run), request, shown=str(request.runs / "latest"))
+    if request.command:
+        execution.check(request.command, request.environment)
     run = claim.prepare(request.run_dir)
     try:
         lock = claim.SupervisorLock(run)

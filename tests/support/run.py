@@ -1,4 +1,4 @@
-"""`harness run` under test: started as a user starts it, found again by its run directory, never left behind."""
+"""`harness run` under test: started as a user starts it, never left behind."""
 
 from __future__ import annotations
 
