@@ -114,12 +114,11 @@ def exponent(value: float) -> str:
 
 
 def _scaled(value: float, step: float, units: tuple[str, ...]) -> str:
-    for unit in units[:-1]:
-        if abs(value) < step * 0.9995:
-            break
+    at = 0
+    while abs(value) >= step * 0.9995 and at < len(units) - 1:
         value /= step
-    else:
-        unit = units[-1]
+        at += 1
+    unit = units[at]
     if not unit:
         return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
     return f"{value:.1f}{unit}" if abs(value) < 99.95 else f"{value:.0f}{unit}"

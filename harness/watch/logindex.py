@@ -112,7 +112,7 @@ class IndexWriter:
         return False
 
     def _thin(self) -> None:
-        """Keep every second entry of the older half, over and over: old times get coarser, none goes missing."""
+        """Keep every second entry of the older half: old times get coarser, none goes missing."""
         try:
             entries = times(self._path)
         except (RecordError, OSError):

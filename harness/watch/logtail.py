@@ -63,7 +63,7 @@ class LogFollower:
     Args:
         path: the log; need not exist yet.
         index_path: where the times of lines are kept, or None.
-        keep_bytes: how much of the log to keep on disk, or None: all, and the file is never opened for writing.
+        keep_bytes: how much of the log to keep on disk, or None: all of it, and nothing is ever written.
         clock: the time.
         start: "index" goes on where the index beside it ends (and with the beginning where there is none),
             "beginning", or "end": only what comes from now on.
@@ -128,6 +128,8 @@ class LogFollower:
             cut = new.find(b"\n", len(new) - SHOWN_BYTES) + 1 or len(new) - SHOWN_BYTES
             skipped += cut
             new = new[cut:]
+        if skipped:
+            self._splitter = LineSplitter()
         self._splitter.feed(new)
         notices, self._notices = tuple(self._notices), []
         return LogUpdate(
@@ -157,10 +159,8 @@ class LogFollower:
             return self._open()
         size = os.fstat(self._descriptor).st_size
         if size < self._size:
-            # No "said once" for this one: each truncation is news. The writer's O_APPEND goes on at the new end.
-            self._notices.append(
-                f"{self._name}: truncated by somebody, from {self._size} to {size} bytes; what was in it is gone"
-            )
+            # Each truncation is news. The writer's O_APPEND goes on at the new end.
+            self._notices.append(f"{self._name}: truncated by somebody, from {self._size} to {size} bytes")
             self._restart()
         elif size == self._offset and self._replaced():
             self._notices.append(f"{self._name}: replaced by another file, which is followed from now on")
@@ -245,7 +245,7 @@ class LogFollower:
     # ---- its bytes
 
     def _read(self, size: int, parts: list[bytes]) -> tuple[int, int]:
-        """Read up to `size` into `parts`, of which only the newest SHOWN_BYTES or so stay; (skipped, lines)."""
+        """Read up to `size` into `parts`, of which about SHOWN_BYTES stay; (skipped, lines)."""
         if self._descriptor is None or size <= self._offset:
             return 0, 0
         skipped = lines = 0
