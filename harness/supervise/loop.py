@@ -15,13 +15,14 @@ import select
 import signal
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from harness.rundir import Attempt, RunDirectory, utc
 from harness.supervise import child as children
 from harness.supervise import policy
 from harness.supervise.child import Child, Ended, signal_name, tree_of
-from harness.supervise.tree import Identity, describe, identify
+from harness.supervise.clearing import KILLED_DEADLINE_SECONDS, clear_away
+from harness.supervise.tree import Identity, identify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from harness.supervise.opening import Opened
     from harness.supervise.signals import SignalInbox
     from harness.supervise.tree import Tree
+    from harness.supervise.watcher import Watcher
 
 FAILED = 125
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
@@ -37,43 +39,7 @@ _POLL_SECONDS = 0.1  # where there is nothing to wait on
 _LEAVING_SECONDS = (
     1.0  # what the command left behind may end by itself: workers notice that their parent is gone
 )
-_KILLED_DEADLINE_SECONDS = 5.0  # from SIGKILL to gone; longer is state D
 _FINISH_DEADLINE_SECONDS = 10.0  # for the watcher's last look
-
-
-class Watcher(Protocol):
-    """What the main thread tells the observing side; every method returns at once, except `finish`."""
-
-    @property
-    def demands(self) -> queue.SimpleQueue[policy.EndTree]:
-        """What the policy decided: to be obeyed by the main thread."""
-
-    def attempt_started(self, child: Child, attempt: int) -> None:
-        """From now on this is the command."""
-
-    def attempt_ended(self, ended: Ended) -> None:
-        """The command ended; what it left behind is being cleared away."""
-
-    def resumed(self, seconds: float) -> None:
-        """All stood still for so long, on the user's wish."""
-
-    def say(self, line: str) -> None:
-        """A line of ours for the terminal."""
-
-    def hang_up(self) -> None:
-        """The terminal is gone."""
-
-    def suspend(self) -> None:
-        """We are about to be stopped: leave the terminal in order. Bounded."""
-
-    def finish(self, ended: Ended, ended_by: str, deadline_seconds: float) -> None:
-        """Look a last time and print the summary."""
-
-    def last_step(self) -> int | None:
-        """The last step that the command reported."""
-
-    def lingers(self) -> bool:
-        """Whether the metrics are to be served a little longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +161,16 @@ class Supervisor:
             self._watcher.say(f"run.json cannot be written ({error.strerror}): the run goes on without")
 
     def _attend(self, child: Child) -> Ended:
+        """Until the command itself has ended; a fault of ours costs its supervision, never the command."""
+        try:
+            return self._serve(child)
+        except Exception as error:  # noqa: BLE001 -- see above
+            self._watcher.failed("supervision", error)
+            while (ended := child.poll()) is None:
+                time.sleep(_POLL_SECONDS)
+            return ended
+
+    def _serve(self, child: Child) -> Ended:
         """Pass on what comes, until the command itself has ended."""
         tree = tree_of(child)
         while True:
@@ -208,7 +184,7 @@ class Supervisor:
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._watcher.say(f"not ended within {self._grace_seconds:g} s of SIGTERM: killing it")
                 tree.kill()
-                self._kill_at = time.monotonic() + _KILLED_DEADLINE_SECONDS
+                self._kill_at = time.monotonic() + KILLED_DEADLINE_SECONDS
 
     def _wait(self, child: Child, seconds: float) -> None:
         """Until something happens, or `seconds` are over, or something is due."""
@@ -280,39 +256,20 @@ class Supervisor:
         self._watcher.resumed(time.monotonic() - before)
 
     def _clear(self, child: Child) -> None:
-        """See to it that nothing of the command is left: it may leave, is asked to, is made to."""
-        tree = tree_of(child)
-        stages = (
-            (_LEAVING_SECONDS, tree.terminate, "ending what the command left behind: "),
-            (self._options.grace_seconds, tree.kill, "killing what the command left behind: "),
-            (
-                _KILLED_DEADLINE_SECONDS,
-                lambda: [describe(each) for each in tree.members()],
-                "could not be ended: ",
-            ),
+        clear_away(
+            child,
+            grace_seconds=self._options.grace_seconds,
+            wait=lambda seconds: self._wait_clearing(child, seconds),
+            say=self._watcher.say,
         )
-        for seconds, act, words in stages:
-            if self._gone_within(child, tree, seconds):
-                break
-            names = act()
-            if names:
-                self._watcher.say(
-                    words + ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
-                )
         child.close()
 
-    def _gone_within(self, child: Child, tree: Tree, seconds: float) -> bool:
-        end = time.monotonic() + seconds
-        while not child.gone():
-            left = end - time.monotonic()
-            if left <= 0:
-                return False
-            self._wait(child, min(left, _POLL_SECONDS))
-            for number in self._inbox.drain():
-                if number in (signal.SIGINT, signal.SIGQUIT):
-                    self._asked_to_stop = True
-                    tree.kill()
-        return not tree.members()
+    def _wait_clearing(self, child: Child, seconds: float) -> bool:
+        """Wait a little; True where the user lost patience."""
+        self._wait(child, min(seconds, _POLL_SECONDS))
+        hurried = any([number in (signal.SIGINT, signal.SIGQUIT) for number in self._inbox.drain()])
+        self._asked_to_stop = self._asked_to_stop or hurried
+        return hurried
 
     def _how(self, ended: Ended) -> str:
         return self._ended_by or (signal_name(ended.signal) if ended.signal else "itself")

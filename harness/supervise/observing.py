@@ -95,6 +95,12 @@ class Observing:
         """See Watcher."""
         sys.stderr.write(line + "\n")
 
+    def failed(self, part: str, error: Exception) -> None:
+        """See Watcher."""
+        self.say(f"harness: {part} failed ({type(error).__name__}: {error}); the run goes on without it")
+        with contextlib.suppress(OSError), self._opened.run.harness_log.open("a", encoding="utf-8") as log:
+            log.write(f"{utc()} {part}\n{''.join(traceback.format_exception(error))}\n")
+
     def hang_up(self) -> None:
         """See Watcher."""
 

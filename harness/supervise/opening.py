@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
 from harness.rundir import Attempt, RunDirectory, RunRecord, host_name, utc
-from harness.supervise import claim, identity
+from harness.supervise import claim, execution, identity
 from harness.supervise.child import ending, read_exit_record, signal_name
 from harness.supervise.tree import Identity, boot_id
 
