@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 # What may be changed on purpose, with --allow-changed; the rest makes the data or the weights meaningless.
 CHANGEABLE = ("schedule", "batch", "optimizer", "precision")
 
+# Where the configuration keeps what is grouped here by what may be allowed together.
+_KEYS = {
+    "schedule.steps": "train.steps",
+    "batch.micro_batch": "train.micro_batch",
+    "batch.accumulation": "train.accumulation",
+    "optimizer.clip_norm": "train.clip_norm",
+    "precision.dtype": "train.dtype",
+}
+
 _REMEDIES = {
     "world_size": "Start as many processes as before: each rank's place in the data belongs to that number",
     "model": "Restore the model section, or start anew in another folder (--out)",
@@ -58,7 +67,7 @@ def check_identity(checkpoint: Checkpoint, now: Mapping[str, Any], allowed: Coll
         if change is None:
             continue
         where, old, new = change
-        key = section + where
+        key = _KEYS.get(section + where, section + where)
         if section in allowed:
             notes.append(f"resume: {key} is now {new}, was {old}: allowed with --allow-changed {section}")
             continue
