@@ -28,7 +28,7 @@ def clear_away(
 ) -> None:
     """End all that is left of the tree of an ended command.
 
-    `wait` waits up to so many seconds, less if something happens, and says whether the user wants it over with.
+    `wait` waits up to so many seconds, less if something happens; True says that the user wants it over with.
     """
     tree = tree_of(child)
 

@@ -267,7 +267,7 @@ class Supervisor:
     def _wait_clearing(self, child: Child, seconds: float) -> bool:
         """Wait a little; True where the user lost patience."""
         self._wait(child, min(seconds, _POLL_SECONDS))
-        hurried = any([number in (signal.SIGINT, signal.SIGQUIT) for number in self._inbox.drain()])
+        hurried = any(number in (signal.SIGINT, signal.SIGQUIT) for number in self._inbox.drain())
         self._asked_to_stop = self._asked_to_stop or hurried
         return hurried
 

@@ -10,10 +10,7 @@ import contextlib
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Any
 
 HANDLED = (
     signal.SIGINT,
@@ -65,13 +62,12 @@ class SignalInbox:
         with contextlib.suppress(OSError):  # full: it is awake anyway
             self._writer.send(b"\0")
 
-    def drain(self) -> Iterator[int]:
+    def drain(self) -> tuple[int, ...]:
         """The signals that came since, in order; returns at once."""
         try:
-            received = self._reader.recv(4096)
+            return tuple(number for number in self._reader.recv(4096) if number)
         except OSError:
-            return
-        yield from (number for number in received if number)
+            return ()
 
     def stop_ourselves(self) -> None:
         """Stop as the terminal's Ctrl-Z would have, and return once continued.

@@ -23,7 +23,7 @@ DEADLINE_SECONDS = 40.0
 class Run:
     """One `harness run` and the directory that it uses."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | None  # None: started by somebody else
     directory: Path
     started: list[psutil.Process] = field(default_factory=list)
 
@@ -69,13 +69,17 @@ class Run:
 
     def clean_up(self) -> None:
         """Kill whatever is left: of the harness, its keeper and the command."""
-        for pid in {self.process.pid, *self._pids()}:
+        self.kill_command({self.process.pid})
+        self.process.communicate()
+
+    def kill_command(self, also: set[int] | None = None) -> None:
+        """Kill the command, its keeper and all below them."""
+        for pid in {*self._pids(), *(also or ())}:
             with contextlib.suppress(psutil.Error):
                 top = psutil.Process(pid)
                 for each in [*top.children(recursive=True), top]:
                     with contextlib.suppress(psutil.Error):
                         each.kill()
-        self.process.communicate()
 
     def _pids(self) -> set[int]:
         found: set[int] = set()
