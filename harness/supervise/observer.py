@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from harness.clock import Clock
     from harness.detect import Suspicion
     from harness.rundir import RunDirectory
-    from harness.watch.ranks import RankState
+    from harness.view import RankState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,46 @@
+"""What a stall looks like on the terminal: pure, notices to lines.
+
+Not here: the live line and the writing itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.render.text import single_line
+from harness.supervise.notices import IncidentClosed, IncidentOpened
+
+if TYPE_CHECKING:
+    from harness.supervise.notices import Notice
+
+
+def notice_lines(notice: Notice, shown_run: str) -> list[str]:
+    """The lines for a notice; none for what the user need not know. `shown_run` is the run as they name it."""
+    if isinstance(notice, IncidentOpened):
+        return _opened(notice, shown_run)
+    if isinstance(notice, IncidentClosed):
+        if notice.how == "progress":
+            return [
+                f"progress again after {notice.after_seconds:.1f} s · incident {notice.number:03d} closed"
+            ]
+        return [
+            f"incident {notice.number:03d} closed after {notice.after_seconds:.1f} s: {single_line(notice.how)}"
+        ]
+    return []
+
+
+def _opened(notice: IncidentOpened, shown_run: str) -> list[str]:
+    suspicion = notice.suspicion
+    rank = "" if suspicion.rank is None else f" of rank {suspicion.rank}" if suspicion.rank else ""
+    limit = f"limit {suspicion.limit_seconds:.1f} s, {suspicion.why}"
+    lines = [f"stalled · {suspicion.summary} in {suspicion.where}{rank} ({limit})"]
+    if notice.headline:
+        lines.append(f"  {notice.headline}")
+    if notice.path is None:
+        lines.append(f"  no evidence: {single_line(notice.problem or 'it could not be written')}")
+        return lines
+    if notice.problem:
+        lines.append(f"  evidence is incomplete: {single_line(notice.problem)}")
+    folder = f"{shown_run}/incidents/{notice.path.name}"
+    lines.append(f"  evidence  {folder}   explain it again: harness explain {folder}")
+    return lines
