@@ -87,6 +87,7 @@ class GpuReading:
     total_bytes: int | None = None
     utilization_ratio: float | None = None
     power_watts: float | None = None
+    pids: tuple[int, ...] = ()  # who has memory on it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

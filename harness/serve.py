@@ -1,0 +1,422 @@
+"""/metrics and /healthz over HTTP, beside the trainer: one thread, bounded in time and memory per client.
+
+An event loop holds the connections, so that one who sends half a request, never reads, or comes a thousand
+times costs a little memory for a few seconds and keeps nobody else waiting. Bodies are made by one worker
+thread at a time. Not here: what the metrics are (`metrics`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hmac
+import ipaddress
+import json
+import signal
+import socket
+import ssl
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from harness.errors import HarnessError, UsageError
+from harness.render.text import single_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from prometheus_client.registry import Collector
+
+    from harness.view import RunView
+
+_Made: TypeAlias = "tuple[str, tuple[tuple[str, str], ...], bytes]"  # status, headers, body
+_HUNG_UP = (OSError, ValueError, asyncio.TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
+
+DEFAULT_PORT = 14090
+TOKEN_VARIABLE = "HARNESS_METRICS_TOKEN"  # noqa: S105 -- the variable's name
+REQUEST_SECONDS = 5.0  # to send a whole request
+REPLY_SECONDS = 30.0  # to take the whole reply: 1,024 ranks over a slow line
+CLOSE_SECONDS = 5.0  # to take what the kernel still holds
+PATIENCE_SECONDS = 1.0  # a reply that takes longer makes room where others wait
+MAX_CONNECTIONS = 128
+MAX_REPLIES = 16  # a thousand ranks' metrics are megabytes
+MAX_REQUEST_BYTES = 16_384
+_CHUNK_BYTES = 65_536
+STALE_SECONDS = 30.0  # a snapshot older than this: whoever makes them stands still
+
+
+class PortTakenError(HarnessError):
+    """Somebody else listens there."""
+
+    def __init__(self, address: str, port: int, pid: int | None, command: str | None) -> None:
+        who = f"by pid {pid} ({command})" if pid is not None else "by a process that this user may not see"
+        super().__init__(
+            f"{address}:{port} is taken {who}",
+            remedy="End that one, or name another port: --metrics-port PORT (0: any free one)",
+        )
+        self.port = port
+        self.pid = pid
+        self.command = command
+
+
+class ListenError(UsageError):
+    """The address or port cannot be listened on."""
+
+
+def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
+    """The token that scrapers have to show: a file's, or the environment's; None for none."""
+    if file is None:
+        return environment.get(TOKEN_VARIABLE, "").strip() or None
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not text"
+        raise UsageError(f"{file}: the token cannot be read ({why})", remedy="Name a readable file") from None
+    if not token:
+        raise UsageError(f"{file}: the file is empty", remedy="Write a long random word into it")
+    return token
+
+
+class Server:
+    """Serves one run. `start` binds and begins to answer; `close` ends it.
+
+    Args:
+        collector: where the metrics come from.
+        view: the newest snapshot, for /healthz.
+        address: what to listen on; anything but loopback should have a token or a certificate.
+        port: 0 takes any free one.
+        token: clients have to send it (`Authorization: Bearer`).
+        certificate: paths of a certificate chain and its key, in PEM: then TLS.
+        clock: wall time.
+    """
+
+    def __init__(
+        self,
+        collector: Collector,
+        view: Callable[[], RunView | None],
+        *,
+        address: str = "127.0.0.1",
+        port: int = DEFAULT_PORT,
+        token: str | None = None,
+        certificate: tuple[Path, Path] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(collector)
+        self._metrics = make_wsgi_app(registry)
+        self._view = view
+        self._clock = clock
+        self._address = address
+        self._port = port
+        self._token = token.encode() if token else None
+        self._tls = _tls(certificate) if certificate is not None else None
+        self._socket: socket.socket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._makers = ThreadPoolExecutor(1, thread_name_prefix="metrics", initializer=_no_signals)
+        # Connections by age: those that have not sent their request yet, and those that are being answered.
+        self._waiting: dict[asyncio.Task[None], None] = {}
+        self._replying: dict[asyncio.Task[None], float] = {}
+        self._making: dict[tuple[str, str, str], asyncio.Future[_Made]] = {}
+        self._scraped = threading.Event()
+        self._counts_from = 0.0
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Where the metrics are."""
+        scheme = "https" if self._tls is not None else "http"
+        host = f"[{self._address}]" if ":" in self._address else self._address
+        return f"{scheme}://{host}:{self._port}/metrics"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know about where this listens."""
+        if _is_loopback(self._address) or self._token is not None or self._tls is not None:
+            return ()
+        return (
+            f"metrics on {self._address}:{self._port} can be read by anybody who reaches this machine: "
+            "give a token (--metrics-token-file) or listen on 127.0.0.1",
+        )
+
+    def start(self) -> None:
+        """Listen, and answer from a thread of its own; PortTakenError, ListenError."""
+        self._socket = _listen(self._address, self._port)
+        self._port = self._socket.getsockname()[1]
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, args=(ready,), name="serve", daemon=True)
+        self._thread.start()
+        ready.wait(10.0)
+
+    def close(self) -> None:
+        """Stop answering; open connections are cut."""
+        loop, thread = self._loop, self._thread
+        if loop is not None and thread is not None:
+            with contextlib.suppress(RuntimeError):  # it is closed already
+                loop.call_soon_threadsafe(loop.stop)
+            thread.join(2.0)
+        self._makers.shutdown(wait=False, cancel_futures=True)
+        if self._socket is not None:
+            self._socket.close()
+
+    def wait_scraped(self, linger_seconds: float) -> bool:
+        """Wait until /metrics, made from now on, was read in full, or `linger_seconds` have passed."""
+        self._scraped.clear()
+        self._counts_from = time.monotonic()
+        return self._scraped.wait(linger_seconds)
+
+    # ---- the event loop
+
+    def _serve(self, ready: threading.Event) -> None:
+        _no_signals()
+        loop = asyncio.new_event_loop()
+        self._loop = loop
+        # Clients who hang up are everyday life and no business of the terminal.
+        loop.set_exception_handler(lambda _loop, _context: None)
+        try:
+            server = loop.run_until_complete(
+                asyncio.start_server(
+                    self._connected,
+                    sock=self._socket,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=REQUEST_SECONDS if self._tls is not None else None,
+                    limit=MAX_REQUEST_BYTES,
+                    backlog=1024,
+                )
+            )
+            ready.set()
+            loop.run_forever()
+            server.close()
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            ready.set()
+            loop.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._waiting) >= MAX_CONNECTIONS:  # the one that has dawdled longest makes room
+            self._waiting.pop(oldest := next(iter(self._waiting)))
+            oldest.cancel()
+        self._waiting[task] = None
+        try:
+            try:
+                request = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), REQUEST_SECONDS)
+            finally:
+                self._waiting.pop(task, None)
+            await self._slot(task)
+            await asyncio.wait_for(self._answer(request, writer), REPLY_SECONDS)
+            writer.close()
+            await asyncio.wait_for(writer.wait_closed(), CLOSE_SECONDS)
+        except (*_HUNG_UP, asyncio.CancelledError):
+            pass  # of a cancelled one nobody waits for the outcome
+        finally:
+            self._replying.pop(task, None)
+            writer.transport.abort()
+
+    async def _slot(self, task: asyncio.Task[None]) -> None:
+        """Wait until there is room for one more reply; one that drags on gives way."""
+        while len(self._replying) >= MAX_REPLIES:
+            oldest, since = next(iter(self._replying.items()))
+            if time.monotonic() - since > PATIENCE_SECONDS:
+                self._replying.pop(oldest)
+                oldest.cancel()
+            else:
+                await asyncio.sleep(0.02)
+        self._replying[task] = time.monotonic()
+
+    async def _answer(self, request: bytes, writer: asyncio.StreamWriter) -> None:
+        made_at = time.monotonic()
+        status, headers, body, sends_body = await self._reply(request)
+        headers += [
+            ("Content-Length", str(len(body))),
+            ("Connection", "close"),
+            ("Cache-Control", "no-store"),
+        ]
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        writer.write(f"HTTP/1.1 {status}\r\n{head}\r\n".encode("latin-1"))
+        view = memoryview(body if sends_body else b"")
+        for begin in range(0, len(view), _CHUNK_BYTES):
+            # A copy of one chunk at a time: what the client does not take stays in `body`, which is shared.
+            writer.write(view[begin : begin + _CHUNK_BYTES])
+            await writer.drain()
+        if request.startswith(b"GET /metrics") and status.startswith("200") and made_at >= self._counts_from:
+            self._scraped.set()
+
+    # ---- what is answered
+
+    async def _reply(self, request: bytes) -> tuple[str, list[tuple[str, str]], bytes, bool]:
+        """Status, headers, body, and whether the body is sent."""
+        line, _, rest = request.decode("latin-1").partition("\r\n")
+        words = line.split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            return _text("400 Bad Request", "not HTTP/1.1")
+        method, target, _ = words
+        if method not in ("GET", "HEAD"):
+            status, headers, body, _ = _text("405 Method Not Allowed", "only GET and HEAD")
+            return status, [*headers, ("Allow", "GET, HEAD")], body, True
+        fields = _headers(rest)
+        if not self._allowed(fields.get("authorization", "")):
+            status, headers, body, _ = _text(
+                "401 Unauthorized", "a token is needed: Authorization: Bearer TOKEN"
+            )
+            return status, [*headers, ("WWW-Authenticate", "Bearer")], body, True
+        path, _, query = target.partition("?")
+        if path == "/metrics":
+            made = await self._make((query, fields.get("accept", ""), fields.get("accept-encoding", "")))
+        elif path == "/healthz":
+            made = self._health()
+        else:
+            return _text("404 Not Found", "here are /metrics and /healthz")
+        status, headers, body = made
+        return status, list(headers), body, method == "GET"
+
+    def _allowed(self, authorization: str) -> bool:
+        if self._token is None:
+            return True
+        kind, _, shown = authorization.partition(" ")
+        return hmac.compare_digest(shown.strip().encode("utf-8", "replace"), self._token) and (
+            kind.lower() == "bearer"
+        )
+
+    async def _make(self, asked: tuple[str, str, str]) -> _Made:
+        """The metrics as asked for; who asks for the same while they are made shares them."""
+        making = self._making.get(asked)
+        if making is None:
+            making = asyncio.ensure_future(
+                asyncio.get_running_loop().run_in_executor(self._makers, self._expose, asked)
+            )
+            self._making[asked] = making
+            making.add_done_callback(lambda _done: self._making.pop(asked, None))
+        return await asyncio.shield(making)
+
+    def _expose(self, asked: tuple[str, str, str]) -> _Made:
+        query, accept, encoding = asked
+        answer: list[Any] = []
+        parts = self._metrics(
+            {
+                "REQUEST_METHOD": "GET",
+                "PATH_INFO": "/metrics",
+                "QUERY_STRING": query,
+                "HTTP_ACCEPT": accept,
+                "HTTP_ACCEPT_ENCODING": encoding,
+            },
+            lambda status, headers: answer.extend((status, headers)),
+        )
+        return answer[0], tuple(answer[1]), b"".join(parts)
+
+    def _health(self) -> _Made:
+        view = self._view()
+        now = self._clock()
+        if view is None:
+            document: dict[str, Any] = {"status": "starting"}
+        else:
+            moved, lead = view.last_progress_wall_seconds, view.lead
+            document = {
+                "status": view.status,
+                "run_id": view.run_id,
+                "name": view.name,
+                "attempt": view.attempt,
+                "stage": lead.heartbeat.stage if lead is not None else None,
+                "step": lead.heartbeat.step if lead is not None else None,
+                "target_steps": view.steps,
+                "stalled": view.stalled_since_wall_seconds is not None,
+                "last_progress_age_seconds": None if moved is None else round(max(0.0, now - moved), 3),
+                "stall_timeout_seconds": view.limit_seconds,
+                "ranks": len(view.ranks),
+                "ranks_up": sum(state.alive for state in view.ranks),
+                "snapshot_age_seconds": round(max(0.0, now - view.taken_wall_seconds), 3),
+            }
+        # 200 says that this watches, not that the training is well: that is what the body is for. Restarting
+        # the supervisor because the training stalled would take away the one who knows why.
+        watching = view is not None and now - view.taken_wall_seconds < STALE_SECONDS
+        status = "200 OK" if watching else "503 Service Unavailable"
+        return status, (("Content-Type", "application/json"),), json.dumps(document).encode() + b"\n"
+
+
+def _text(status: str, text: str) -> tuple[str, list[tuple[str, str]], bytes, bool]:
+    return status, [("Content-Type", "text/plain; charset=utf-8")], f"{text}\n".encode(), True
+
+
+def _headers(text: str) -> dict[str, str]:
+    fields = (line.partition(":") for line in text.split("\r\n") if ":" in line)
+    return {name.strip().lower(): value.strip() for name, _, value in fields}
+
+
+def _no_signals() -> None:
+    """Signals are the main thread's: one that this thread took would not wake it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def _is_loopback(address: str) -> bool:
+    if address == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(address).is_loopback
+    return False
+
+
+def _tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    chain, key = certificate
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(chain, key)
+    except OSError as error:  # ssl.SSLError is one
+        raise UsageError(
+            f"{chain}, {key}: not a certificate and its key ({error.strerror or error})",
+            remedy="Both have to be PEM files that belong together",
+        ) from None
+    return context
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, where = socket.getaddrinfo(
+            address or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError) as error:
+        raise ListenError(f"{address}: no such address here ({error})", remedy=_ADDRESS_REMEDY) from None
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(where)
+        listening.listen(1024)
+        listening.setblocking(False)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortTakenError(address, port, *_holder(port)) from None
+        raise ListenError(
+            f"{address}:{port} cannot be listened on: {error.strerror}", remedy=_ADDRESS_REMEDY
+        ) from None
+    return listening
+
+
+_ADDRESS_REMEDY = "Name an address of this machine, such as 127.0.0.1, and a port from 1024 on"
+
+
+def _holder(port: int) -> tuple[int | None, str | None]:
+    """Who listens on a port: pid and command, as far as this user may see."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
+                if connection.pid is None:
+                    continue
+                command = single_line(" ".join(psutil.Process(connection.pid).cmdline()))
+                return connection.pid, command if len(command) <= 80 else f"{command[:79]}…"
+    return None, None
