@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import hmac
-import ipaddress
 import json
 import signal
-import socket
-import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,22 +19,23 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from harness.errors import HarnessError, UsageError
-from harness.render.text import single_line
+from harness.listening import ListenError, PortTakenError, is_loopback, listen, read_token, tls_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import socket
+    from collections.abc import Callable
     from pathlib import Path
 
     from prometheus_client.registry import Collector
 
     from harness.view import RunView
 
+__all__ = ["DEFAULT_PORT", "ListenError", "PortTakenError", "Server", "read_token"]
+
 _Made: TypeAlias = "tuple[str, tuple[tuple[str, str], ...], bytes]"  # status, headers, body
 _HUNG_UP = (OSError, ValueError, asyncio.TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 
 DEFAULT_PORT = 14090
-TOKEN_VARIABLE = "HARNESS_METRICS_TOKEN"  # noqa: S105 -- the variable's name
 REQUEST_SECONDS = 5.0  # to send a whole request
 REPLY_SECONDS = 30.0  # to take the whole reply: 1,024 ranks over a slow line
 CLOSE_SECONDS = 5.0  # to take what the kernel still holds
@@ -48,38 +45,6 @@ MAX_REPLIES = 16  # a thousand ranks' metrics are megabytes
 MAX_REQUEST_BYTES = 16_384
 _CHUNK_BYTES = 65_536
 STALE_SECONDS = 30.0  # a snapshot older than this: whoever makes them stands still
-
-
-class PortTakenError(HarnessError):
-    """Somebody else listens there."""
-
-    def __init__(self, address: str, port: int, pid: int | None, command: str | None) -> None:
-        who = f"by pid {pid} ({command})" if pid is not None else "by a process that this user may not see"
-        super().__init__(
-            f"{address}:{port} is taken {who}",
-            remedy="End that one, or name another port: --metrics-port PORT (0: any free one)",
-        )
-        self.port = port
-        self.pid = pid
-        self.command = command
-
-
-class ListenError(UsageError):
-    """The address or port cannot be listened on."""
-
-
-def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
-    """The token that scrapers have to show: a file's, or the environment's; None for none."""
-    if file is None:
-        return environment.get(TOKEN_VARIABLE, "").strip() or None
-    try:
-        token = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not text"
-        raise UsageError(f"{file}: the token cannot be read ({why})", remedy="Name a readable file") from None
-    if not token:
-        raise UsageError(f"{file}: the file is empty", remedy="Write a long random word into it")
-    return token
 
 
 class Server:
@@ -114,7 +79,7 @@ class Server:
         self._address = address
         self._port = port
         self._token = token.encode() if token else None
-        self._tls = _tls(certificate) if certificate is not None else None
+        self._tls = tls_context(certificate) if certificate is not None else None
         self._socket: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -141,16 +106,14 @@ class Server:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know about where this listens."""
-        if _is_loopback(self._address) or self._token is not None or self._tls is not None:
+        if is_loopback(self._address) or self._token is not None or self._tls is not None:
             return ()
-        return (
-            f"metrics on {self._address}:{self._port} can be read by anybody who reaches this machine: "
-            "give a token (--metrics-token-file) or listen on 127.0.0.1",
-        )
+        who = f"metrics on {self._address}:{self._port} can be read by anybody who reaches this machine"
+        return (f"{who}: give a token (--metrics-token-file) or listen on 127.0.0.1",)
 
     def start(self) -> None:
         """Listen, and answer from a thread of its own; PortTakenError, ListenError."""
-        self._socket = _listen(self._address, self._port)
+        self._socket = listen(self._address, self._port)
         self._port = self._socket.getsockname()[1]
         ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(ready,), name="serve", daemon=True)
@@ -196,11 +159,10 @@ class Server:
             ready.set()
             loop.run_forever()
             server.close()
-            tasks = asyncio.all_tasks(loop)
-            for task in tasks:
+            for task in asyncio.all_tasks(loop):
                 task.cancel()
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            loop.run_until_complete(loop.shutdown_asyncgens())
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    loop.run_until_complete(task)
         finally:
             ready.set()
             loop.close()
@@ -281,8 +243,7 @@ class Server:
             made = self._health()
         else:
             return _text("404 Not Found", "here are /metrics and /healthz")
-        status, headers, body = made
-        return status, list(headers), body, method == "GET"
+        return made[0], list(made[1]), made[2], method == "GET"
 
     def _allowed(self, authorization: str) -> bool:
         if self._token is None:
@@ -306,6 +267,13 @@ class Server:
     def _expose(self, asked: tuple[str, str, str]) -> _Made:
         query, accept, encoding = asked
         answer: list[Any] = []
+        try:
+            return self._exposed(query, accept, encoding, answer)
+        except Exception as error:  # noqa: BLE001 -- a fault of ours is an answer too
+            why = f"the metrics could not be made: {type(error).__name__}: {error}\n"
+            return "500 Internal Server Error", (("Content-Type", "text/plain"),), why.encode()
+
+    def _exposed(self, query: str, accept: str, encoding: str, answer: list[Any]) -> _Made:
         parts = self._metrics(
             {
                 "REQUEST_METHOD": "GET",
@@ -359,64 +327,3 @@ def _headers(text: str) -> dict[str, str]:
 def _no_signals() -> None:
     """Signals are the main thread's: one that this thread took would not wake it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-
-
-def _is_loopback(address: str) -> bool:
-    if address == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(address).is_loopback
-    return False
-
-
-def _tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
-    chain, key = certificate
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(chain, key)
-    except OSError as error:  # ssl.SSLError is one
-        raise UsageError(
-            f"{chain}, {key}: not a certificate and its key ({error.strerror or error})",
-            remedy="Both have to be PEM files that belong together",
-        ) from None
-    return context
-
-
-def _listen(address: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, where = socket.getaddrinfo(
-            address or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, UnicodeError) as error:
-        raise ListenError(f"{address}: no such address here ({error})", remedy=_ADDRESS_REMEDY) from None
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(where)
-        listening.listen(1024)
-        listening.setblocking(False)
-    except OSError as error:
-        listening.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortTakenError(address, port, *_holder(port)) from None
-        raise ListenError(
-            f"{address}:{port} cannot be listened on: {error.strerror}", remedy=_ADDRESS_REMEDY
-        ) from None
-    return listening
-
-
-_ADDRESS_REMEDY = "Name an address of this machine, such as 127.0.0.1, and a port from 1024 on"
-
-
-def _holder(port: int) -> tuple[int | None, str | None]:
-    """Who listens on a port: pid and command, as far as this user may see."""
-    import psutil
-
-    with contextlib.suppress(psutil.Error, OSError):
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
-                if connection.pid is None:
-                    continue
-                command = single_line(" ".join(psutil.Process(connection.pid).cmdline()))
-                return connection.pid, command if len(command) <= 80 else f"{command[:79]}…"
-    return None, None

@@ -140,7 +140,7 @@ class RunView:
     @property
     def limit_seconds(self) -> float | None:
         """The limit that holds for the slowest one."""
-        state = self.laggard
+        state = self.laggard or self.lead
         return self.limits_seconds.get(state.rank if state is not None else None)
 
     @property
