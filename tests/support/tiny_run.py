@@ -69,7 +69,7 @@ def config(folder: Path, **sections: dict[str, Any]) -> Path:
     return path
 
 
-def train_in_process(path: Path, out: Path, *overrides: str, **options: Any) -> None:
+def train_in_process(path: Path, out: Path | None, *overrides: str, **options: Any) -> None:
     """Train here, where torch is loaded already."""
     from nsa import train
 

@@ -1,0 +1,155 @@
+"""Several ranks: the same training as one process, the same end for all, and no wait without a limit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import needs, tiny_run
+from tests.support.env import clean_env
+from tests.support.wait import wait_for
+
+torch = needs.require("torch")
+needs.require("datasets")
+
+from nsa.errors import ConfigError  # noqa: E402
+
+LONG = 100_000
+
+
+def ended(ranks: list[subprocess.Popen[str]], timeout: float = 90) -> list[tuple[int, str, str]]:
+    """Status, output and errors of each rank; all are gone afterwards."""
+    try:
+        said = [rank.communicate(timeout=timeout) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return [(rank.returncode, *texts) for rank, texts in zip(ranks, said, strict=True)]
+
+
+def test_two_ranks_equal_one_process_at_the_same_global_batch_and_resume_to_the_bit(tmp_path: Path) -> None:
+    config = tiny_run.config(tmp_path, train={"steps": 8, "micro_batch": 1, "accumulation": 2})
+    one, two, stopped = (tmp_path / name for name in ("one", "two", "stopped"))
+    tiny_run.train_in_process(config, one, "train.micro_batch=2")
+
+    for status, _, errors in ended(tiny_run.start_ranks(2, "train", config, "--out", two)):
+        assert status == 0, errors
+    for single, double in zip(tiny_run.rows(one), tiny_run.rows(two), strict=True):
+        assert double["loss"] == pytest.approx(single["loss"], rel=1e-5)
+        assert double["grad_norm"] == pytest.approx(single["grad_norm"], rel=1e-4)
+        assert double["tokens"] == single["tokens"]
+
+    # One rank alone is told to stop: both save together, and continue as if nothing had happened.
+    config = tiny_run.config(
+        tmp_path, train={"steps": LONG, "micro_batch": 1, "accumulation": 2}, checkpoint={"every": 0}
+    )
+    ranks = tiny_run.start_ranks(2, "train", config, "--out", stopped)
+    wait_for(lambda: tiny_run.last_step(stopped) >= 3, 60, "step 3")
+    ranks[1].send_signal(signal.SIGTERM)
+    ends = ended(ranks)
+    assert [status for status, _, _ in ends] == [75, 75], ends
+    last = tiny_run.last_step(stopped)
+    assert tiny_run.checkpoint_steps(stopped) == [last]
+    more = ("--set", f"train.steps={last + 3}", "--allow-changed", "schedule")
+    whole = ("--set", f"train.steps={LONG}")
+    again = ended(tiny_run.start_ranks(2, "train", config, "--out", stopped, *whole, *more))
+    assert [status for status, _, _ in again] == [0, 0], again
+    assert sorted(tiny_run.losses(stopped)) == list(range(1, last + 4))
+    assert all(len(seen) == 1 for seen in tiny_run.losses(stopped).values())
+
+
+def test_a_loss_that_is_no_number_ends_every_rank_with_3_and_saves_nothing_after(tmp_path: Path) -> None:
+    config, out = tiny_run.config(tmp_path, checkpoint={"every": 1}), tmp_path / "out"
+    ends = ended(tiny_run.start_ranks(2, "train", config, "--out", out, "--set", "schedule.peak=1e30"))
+    assert [status for status, _, _ in ends] == [3, 3], ends
+    assert all("not finite" in errors and "Traceback" not in errors for _, _, errors in ends)
+    assert max(tiny_run.checkpoint_steps(out)) == tiny_run.last_step(out)
+
+
+def test_a_rank_that_dies_ends_the_others_with_a_clear_line_under_torchrun(tmp_path: Path) -> None:
+    config, out = tiny_run.config(tmp_path, train={"steps": LONG}), tmp_path / "out"
+    torchrun = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        + [
+            "-m",
+            "nsa",
+            "train",
+            str(config),
+            "--out",
+            str(out),
+            "--set",
+            "train.distributed_timeout_seconds=20",
+        ],
+        env=clean_env(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_for(lambda: tiny_run.last_step(out) >= 2, 90, "step 2")
+        os.kill(rank_pid(torchrun.pid, 1), signal.SIGKILL)
+        said, _ = torchrun.communicate(timeout=60)
+    finally:
+        torchrun.kill()
+    assert torchrun.returncode != 0
+    assert (
+        "rank 0 of 2 waited in vain for another rank" in said or "Signal 15" in said or "SIGTERM" in said
+    ), said
+    wait_for(lambda: not Path(f"/proc/{torchrun.pid}").exists(), 20, "torchrun to be gone")
+
+
+def rank_pid(launcher: int, rank: int) -> int:
+    """The pid of a launcher's child by its RANK."""
+    for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+        if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            return int(pid)
+    raise AssertionError(f"no rank {rank} below {launcher}")
+
+
+def test_a_rank_whose_peer_never_comes_gives_up_in_time(tmp_path: Path) -> None:
+    config = tiny_run.config(tmp_path, train={"distributed_timeout_seconds": 1})
+    alone = tiny_run.start(
+        "train",
+        config,
+        "--out",
+        tmp_path / "out",
+        env=clean_env(
+            RANK="0",
+            LOCAL_RANK="0",
+            WORLD_SIZE="2",
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(tiny_run.free_port()),
+        ),
+    )
+    ((status, _, errors),) = ended([alone], timeout=60)
+    assert status == 1
+    assert "rank 0 of 2 met no others at 127.0.0.1:" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"RANK": "0"}, "RANK and WORLD_SIZE must both be whole numbers"),
+        ({"RANK": "two", "WORLD_SIZE": "2"}, "must both be whole numbers"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "a rank must be below the world size"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR and MASTER_PORT not set"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "--out: is not given"),
+    ],
+)
+def test_a_launch_that_makes_no_sense_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as raised:
+        tiny_run.train_in_process(tiny_run.config(tmp_path), None)
+    assert expected in str(raised.value)
+    assert "\n" not in str(raised.value)
