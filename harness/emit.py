@@ -108,7 +108,9 @@ def stage(name: str) -> "_Stage":
             return _NO_STAGE
         frame = record.stack[-1]
         undo = (frame, frame.name, frame.wall, frame.mono, record.anchor)
-        frame.name, frame.wall, frame.mono, record.anchor = text, wall, mono, None
+        frame.name, frame.wall, frame.mono = text, wall, mono
+        if len(record.stack) <= record.anchor_depth:
+            record.anchor = None
         record.stages_changed(wall, mono)
     return _Stage(record, text, undo)
 

@@ -9,7 +9,7 @@ written into it (`harness.record`). Standard library only.
 """
 
 # pathlib and contextlib would cost a trainer more than all of this:
-# ruff: noqa: PTH102, PTH103, PTH104, PTH108, PTH116, PTH120, PTH211, SIM105
+# ruff: noqa: PTH102, PTH104, PTH108, PTH112, PTH116, PTH120, PTH211, SIM105
 
 import mmap
 import os
@@ -28,7 +28,7 @@ _PR_SET_PTRACER = 0x59616D61
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FRESH = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
-_traceback_signal = 0  # registered once per process; 0: not
+_traceback: int | None = None  # the file that the handler writes to
 
 
 class OwnedError(Exception):
@@ -37,8 +37,10 @@ class OwnedError(Exception):
 
 def create(run_dir: str, rank: int, *, run_id: str, attempt: int) -> mmap.mmap:
     """Make this process's record of `rank`, give it its name, and return it mapped; OSError, OwnedError."""
+    if not os.path.isdir(run_dir):
+        raise FileNotFoundError(f"HARNESS_RUN_DIR is {run_dir}, and there is no such directory")
     ranks = f"{run_dir}/ranks"
-    os.makedirs(ranks, exist_ok=True)
+    _make_folder(ranks)
     path = wire.beat_path(run_dir, rank)
     before = os.path.realpath(path)
     _check_owner(before)
@@ -175,9 +177,7 @@ def _make_private(folder: str) -> None:
 
 def _offer_traceback(path: str) -> int:
     """Write all stacks to `path` on SIGUSR1, if that signal is free; return the signal, or 0."""
-    global _traceback_signal
-    if _traceback_signal:
-        return _traceback_signal
+    global _traceback
     try:
         import _signal  # type: ignore[import-not-found]  # half of `signal`: the other half costs an enum
         import faulthandler
@@ -187,7 +187,8 @@ def _offer_traceback(path: str) -> int:
         status = dict(
             line.split(":\t", 1) for line in _text("/proc/self/status").splitlines() if ":\t" in line
         )
-        if (int(status["SigCgt"], 16) | int(status["SigIgn"], 16)) >> (number - 1) & 1:
+        taken = (int(status["SigCgt"], 16) | int(status["SigIgn"], 16)) >> (number - 1) & 1
+        if (taken and _traceback is None) or _signal.getsignal(number) != _signal.SIG_DFL:
             return 0
         descriptor = os.open(path, _APPEND, 0o600)  # stays open: the handler writes to it
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -196,7 +197,9 @@ def _offer_traceback(path: str) -> int:
         faulthandler.register(number, file=descriptor, all_threads=True, chain=False)
     except Exception:  # noqa: BLE001 (a door for evidence; a training does without)
         return 0
-    _traceback_signal = number
+    if _traceback is not None:
+        os.close(_traceback)
+    _traceback = descriptor
     return number
 
 
@@ -215,7 +218,7 @@ def _allow_tracing() -> None:
 def append_line(folder: str, name: str, line: str) -> None:
     """Append a line to a file of this process's own; lost where it cannot be written."""
     try:
-        os.makedirs(folder, exist_ok=True)
+        _make_folder(folder)
         descriptor = os.open(f"{folder}/{name}", _APPEND, 0o600)
     except OSError:
         return
@@ -247,6 +250,14 @@ def _text(path: str) -> str:
         return b"".join(chunks).decode("utf-8", "replace")
     except OSError:
         return ""
+
+
+def _make_folder(path: str) -> None:
+    """`path`, unless the folder around it is gone: a run directory that was deleted stays deleted."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        pass
 
 
 def _remove(path: str) -> None:

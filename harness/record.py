@@ -82,8 +82,8 @@ class Record:
     def intact(self, now: float) -> bool:
         """Whether the file has its length yet; asked once a millisecond.
 
-        A store beyond a file's end is SIGBUS. Asking at each store would cost as much as the store; but nobody
-        cuts a record on purpose, and a step takes longer than a millisecond.
+        A store beyond a file's end is SIGBUS. Asking at each store would cost as much as the store; but
+        nobody cuts a record on purpose, and a step takes longer than a millisecond.
         """
         self.look_at = now + LOOK_EVERY_SECONDS
         try:
@@ -137,8 +137,10 @@ class Record:
         depth = next((depth for depth, other in enumerate(self.stack) if other is frame), 0)
         if depth == 0:
             return
-        if self.anchor is not None:  # a step is not charged for what was nested in it
-            self.anchor = self.anchor + mono - frame.mono if depth == self.anchor_depth else None
+        if depth < self.anchor_depth:  # the stage of the last step itself
+            self.anchor = None
+        elif depth == self.anchor_depth and self.anchor is not None:
+            self.anchor += mono - frame.mono  # a step is not charged for what was nested in it
         del self.stack[depth:]
         self.stages_changed(wall, mono)
 

@@ -1,7 +1,7 @@
 """Makes what a trainer hands over into what a record can hold; what cannot be made is None, nothing raises.
 
-Anything may be handed over: tensors, arrays, text, objects whose `__float__` fails. Covers numbers, rates, text
-and JSON. Used after `emit.open` alone, and there off the fast path. Standard library only.
+Anything may be handed over: tensors, arrays, text, objects whose `__float__` fails. Covers numbers, rates,
+text and JSON. Used after `emit.open` alone, and there off the fast path. Standard library only.
 """
 
 from struct import Struct
