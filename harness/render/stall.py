@@ -15,17 +15,14 @@ if TYPE_CHECKING:
 
 
 def notice_lines(notice: Notice, shown_run: str) -> list[str]:
-    """The lines for a notice; none for what the user need not know. `shown_run` is the run as they name it."""
+    """The lines for a notice, none for what nobody need know; `shown_run` is the run as its user names it."""
     if isinstance(notice, IncidentOpened):
         return _opened(notice, shown_run)
     if isinstance(notice, IncidentClosed):
+        number, after = f"incident {notice.number:03d}", f"after {notice.after_seconds:.1f} s"
         if notice.how == "progress":
-            return [
-                f"progress again after {notice.after_seconds:.1f} s · incident {notice.number:03d} closed"
-            ]
-        return [
-            f"incident {notice.number:03d} closed after {notice.after_seconds:.1f} s: {single_line(notice.how)}"
-        ]
+            return [f"progress again {after} · {number} closed"]
+        return [f"{number} closed {after}: {single_line(notice.how)}"]
     return []
 
 

@@ -23,9 +23,9 @@ class EventLog:
         self._clock = clock
         self.lost = 0
 
-    def write(self, kind: str, **fields: object) -> None:
+    def write(self, event: str, **fields: object) -> None:
         """Add one event."""
-        line = json.dumps({"time": round(self._clock.wall(), 3), "kind": kind, **fields}, default=str)
+        line = json.dumps({"time": round(self._clock.wall(), 3), "event": event, **fields}, default=str)
         try:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             try:

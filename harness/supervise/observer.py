@@ -50,9 +50,10 @@ class Observer:
         clock: Clock,
         overrides: Overrides | None = None,
         attempt: int = 1,
+        records: Path | None = None,
         collect_deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
-        self._run = run
+        self._records = records or run.path  # where the ranks' records lie
         self._clock = clock
         self._overrides = overrides or Overrides()
         self._deadline = collect_deadline_seconds
@@ -138,6 +139,11 @@ class Observer:
         return self._progress
 
     @property
+    def command_progress(self) -> Progress | None:
+        """The whole command's progress, for one that does not emit."""
+        return self._progress.get(None)
+
+    @property
     def stalls(self) -> Mapping[tuple[str, str], int]:
         """Incidents opened, by stage and cause."""
         return dict(self._incidents.opened)
@@ -162,7 +168,7 @@ class Observer:
         return Gathering(
             pid=pid,
             start_time_ticks=start_time_ticks,
-            run_dir=self._run.path,
+            run_dir=self._records,
             out=out,
             clock=self._clock,
             deadline_seconds=self._deadline,

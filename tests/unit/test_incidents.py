@@ -130,7 +130,7 @@ class Bench:
 
     def events(self) -> list[str]:
         lines = (self.run / "events" / "supervisor.jsonl").read_text().splitlines()
-        return [json.loads(line)["kind"] for line in lines]
+        return [json.loads(line)["event"] for line in lines]
 
 
 @pytest.fixture

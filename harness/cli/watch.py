@@ -1,0 +1,100 @@
+"""`harness watch PID`: its options; what it does is in `harness.supervise.watching`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.cli.run import _DEFAULT_PORT, _port
+
+_EPILOG = """\
+Follows the process's records (if its environment names a HARNESS_RUN_DIR), else its log and what it uses;
+serves its metrics; keeps the evidence of stalls. It ends when the process ends, and never touches it: neither
+its end nor Ctrl-C does the training any harm.
+
+exit status: 0 it ended well, or was progressing when left; 1 it was stalled, or ended without having
+finished; 2 no such process, or a mistake on the command line.
+
+examples:
+  harness watch 4711
+  harness watch $(pgrep -f 'train.py configs/m7c') --stall-timeout log=300
+  harness watch 4711 --run-dir runs/latest"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the options."""
+    parser = subparsers.add_parser(
+        "watch",
+        help="watch a training that is already running and was not started by us",
+        description="Watch a training that is already running and was not started by us.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("pid", type=_pid, metavar="PID", help="its process id, or that of its launcher")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="the run directory that it writes to")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where incidents go otherwise (runs)"
+    )
+    parser.add_argument(
+        "--stall-timeout",
+        metavar="STAGE=SECONDS,...",
+        help="limits of your own, instead of those learned from the run",
+    )
+    parser.add_argument(
+        "--metrics-port",
+        type=_port,
+        default=_DEFAULT_PORT,
+        metavar="PORT",
+        help="14090; 0: any free; off: none",
+    )
+    parser.add_argument(
+        "--metrics-address", default="127.0.0.1", metavar="ADDRESS", help="where to listen (127.0.0.1)"
+    )
+    parser.add_argument(
+        "--metrics-token-file", type=Path, metavar="FILE", help="scrapers have to show this token"
+    )
+    parser.add_argument(
+        "--port-taken",
+        choices=("next", "fail"),
+        default="next",
+        help="if it is: take a free one, or end (next)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="say only what happens")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Watch until it ends."""
+    from harness.detect import Overrides
+    from harness.serve import read_token
+    from harness.supervise.watching import Watching, WatchOptions
+    from harness.watch import foreign
+
+    options = WatchOptions(
+        overrides=Overrides.parse(args.stall_timeout),
+        run_dir=args.run_dir,
+        runs=args.runs,
+        metrics_port=args.metrics_port,
+        metrics_address=args.metrics_address,
+        metrics_token=read_token(args.metrics_token_file, os.environ),
+        port_taken_fails=args.port_taken == "fail",
+        quiet=args.quiet,
+    )
+    return Watching(foreign.find(args.pid), options, _say).watch()
+
+
+def _say(line: str) -> None:
+    """A line for whoever reads along; that nobody does is no reason to end."""
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115,PTH123 -- until the process ends
+
+
+def _pid(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is no process id")
+    return int(text)

@@ -1,0 +1,290 @@
+"""`harness watch`: the observing side for a training that was not started by us and is never touched.
+
+One thread that looks twice a second until the target has ended, or somebody asks it to stop. Not here: what
+is known of the target (`watch.foreign`), and the command's options (`cli.watch`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.clock import SYSTEM
+from harness.errors import UsageError
+from harness.metrics import TrainerCollector
+from harness.render.stall import notice_lines
+from harness.render.text import single_line
+from harness.rundir import Attempt, RunDirectory, RunRecord, host_name, utc
+from harness.serve import PortTakenError, Server
+from harness.supervise import claim, identity
+from harness.supervise.observer import Command, Observer
+from harness.supervise.signals import SignalInbox
+from harness.view import CommandView, RunView
+from harness.watch.activity import descendants, read_counters
+from harness.watch.logtail import LogFollower
+from harness.watch.ranks import Ranks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from harness.detect import Overrides
+    from harness.view import RankState
+    from harness.watch.foreign import Foreign
+
+TICK_SECONDS = 0.5
+PLAIN_LINE_SECONDS = 10.0
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchOptions:
+    """What the user chose."""
+
+    overrides: Overrides
+    run_dir: Path | None
+    runs: Path
+    metrics_port: int | None
+    metrics_address: str
+    metrics_token: str | None
+    port_taken_fails: bool
+    quiet: bool
+
+
+class Watching:
+    """One target under watch."""
+
+    def __init__(self, target: Foreign, options: WatchOptions, say: Callable[[str], None]) -> None:
+        self._target, self._options, self._say = target, options, say
+        self._records, self.run, self._lock, self.shown = _place(target, options)
+        self._started_at = SYSTEM.wall()
+        self._record = _run_record(target, self.run)
+        ours = self._records is None or self._records == self.run.path
+        self._ranks = Ranks(self._records or self.run.path, clock=SYSTEM, record=ours)
+        self._logs = [
+            LogFollower(path, index_path=None, keep_bytes=None, clock=SYSTEM, start="end")
+            for path in target.logs
+        ]
+        self._attempt = self._record.attempt or 1
+        self._observer = Observer(
+            self.run, clock=SYSTEM, overrides=options.overrides, attempt=self._attempt, records=self._records
+        )
+        self._view: RunView | None = None
+        self._server: Server | None = None
+        self._next_line = SYSTEM.monotonic() + PLAIN_LINE_SECONDS
+        self._states: tuple[RankState, ...] = ()
+
+    def watch(self) -> int:
+        """Look until the end; 0 where it was progressing or ended well, 1 where it was not."""
+        try:
+            self._serve()
+            self._greet()
+            self._observer.command_started(
+                Command(
+                    pid=self._target.pid,
+                    start_time_ticks=self._target.start_time_ticks,
+                    pids=lambda: descendants(self._target.pid),
+                    has_log=bool(self._target.logs),
+                ),
+                attempt=self._attempt,
+            )
+            with SignalInbox() as inbox:
+                return self._look_until_the_end(inbox)
+        finally:
+            self._observer.close()
+            self._ranks.close()
+            for log in self._logs:
+                log.close()
+            if self._server is not None:
+                self._server.close()
+            self._lock.release()
+
+    def _look_until_the_end(self, inbox: SignalInbox) -> int:
+        while True:
+            alive = self._target.alive()
+            self._tick(alive)
+            if not alive:
+                return self._ended()
+            with contextlib.suppress(InterruptedError):
+                select.select([inbox], [], [], TICK_SECONDS)
+            for number in inbox.drain():
+                if number == signal.SIGTSTP:
+                    inbox.stop_ourselves()
+                elif number in _ENDING:
+                    return self._left()
+
+    def _tick(self, alive: bool) -> None:
+        self._states = self._ranks.poll()
+        updates = [log.poll() for log in self._logs]
+        for notice in self._observer.tick(self._states, sum(update.grown_bytes for update in updates)):
+            for line in notice_lines(notice, self.shown):
+                self._say(line)
+        for line in (*self._ranks.take_problems(), *(line for update in updates for line in update.notices)):
+            self._say(line)
+        self._view = self._snapshot(alive)
+        if not self._options.quiet and SYSTEM.monotonic() >= self._next_line:
+            self._next_line = SYSTEM.monotonic() + PLAIN_LINE_SECONDS
+            self._say(self._plain_line())
+
+    def _ended(self) -> int:
+        stalled = self._observer.open_incident is not None
+        # Of a record that was never closed its process is gone without having finished.
+        unfinished = [state for state in self._states if state.heartbeat.closed_status is None]
+        well = not stalled and not unfinished
+        for notice in self._observer.command_ended("the process ended", well=well):
+            for line in notice_lines(notice, self.shown):
+                self._say(line)
+        if unfinished:
+            last = unfinished[0].heartbeat
+            words = f"without having finished: rank {last.rank} in {last.stage}, step {last.step}"
+        else:
+            words = "while it was stalled" if stalled else "after its trainer said so" if self._states else ""
+        self._say(f"process {self._target.pid} ended {words}".rstrip() + f" · {self.shown}")
+        return 0 if well else 1
+
+    def _left(self) -> int:
+        stalled = self._observer.open_incident is not None
+        words = "stalled" if stalled else "progressing"
+        self._say(f"left process {self._target.pid} alone, {words} · {self.shown}")
+        return 1 if stalled else 0
+
+    # ── what it tells ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _greet(self) -> None:
+        where = f" · metrics {self._server.url}" if self._server else ""
+        command = single_line(" ".join(self._record.command))
+        self._say(f"watching process {self._target.pid} · {command[:100]} · {self.shown}{where}")
+        for path in self._target.logs:
+            self._say(f"  log {path}")
+        if self._target.no_log:
+            self._say(f"  no log: {self._target.no_log}")
+        if self._records is None:
+            self._say("  no records: it does not say HARNESS_RUN_DIR; its log and its activity have to do")
+
+    def _serve(self) -> None:
+        options = self._options
+        if options.metrics_port is None:
+            return
+        collector = TrainerCollector(lambda: self._view)
+        for port in (options.metrics_port, 0):
+            self._server = Server(
+                collector,
+                lambda: self._view,
+                address=options.metrics_address,
+                port=port,
+                token=options.metrics_token,
+            )
+            try:
+                self._server.start()
+            except PortTakenError as error:
+                self._server = None
+                if options.port_taken_fails:
+                    raise
+                self._say(f"{error}; taking a free one")
+                continue
+            for warning in self._server.warnings:
+                self._say(warning)
+            return
+
+    def _snapshot(self, alive: bool) -> RunView:
+        command = self._observer.command_progress
+        stalled = self._observer.open_incident
+        first = self._states[0].heartbeat if self._states else None
+        return RunView(
+            run_id=self._record.run_id,
+            name=self._record.name,
+            taken_wall_seconds=SYSTEM.wall(),
+            attempt=self._attempt,
+            started_wall_seconds=first.opened_wall_seconds if first else self._started_at,
+            status="running" if alive else "finished",
+            host=self._record.host,
+            info={"name": self._record.name, "host": self._record.host},
+            ranks=self._states,
+            command=None
+            if command is None
+            else CommandView(
+                alive=alive,
+                finished=not alive,
+                started_wall_seconds=self._started_at,
+                last_progress_wall_seconds=command.moved_at_wall_seconds,
+                cpu_seconds=_cpu_seconds(self._target.pid),
+            ),
+            limits_seconds={rank: limit.seconds for rank, limit in self._observer.limits().items()},
+            stalls=self._observer.stalls,
+            last_incident_wall_seconds=self._observer.last_incident_wall_seconds,
+            stalled_since_wall_seconds=stalled.last_progress_at_seconds if stalled else None,
+            collect_errors=self._observer.collect_errors,
+        )
+
+    def _plain_line(self) -> str:
+        view = self._view
+        assert view is not None
+        moved_at = view.last_progress_wall_seconds
+        ago = "never" if moved_at is None else f"{max(0.0, view.taken_wall_seconds - moved_at):.1f} s ago"
+        limit = view.limit_seconds
+        within = "" if limit is None else f" (limit {limit:.0f} s)"
+        lead = view.lead
+        if lead is None:
+            return f"no records · last progress {ago}{within}"
+        beat = lead.heartbeat
+        step = "" if beat.step is None else f" step {beat.step}" + (f"/{view.steps}" if view.steps else "")
+        return f"{'/'.join(entry.stage for entry in beat.stages)}{step} · last progress {ago}{within}"
+
+
+def _cpu_seconds(pid: int) -> float | None:
+    found = read_counters(pid)
+    return found[1].cpu_seconds if found else None
+
+
+def _place(
+    target: Foreign, options: WatchOptions
+) -> tuple[Path | None, RunDirectory, claim.SupervisorLock, str]:
+    """Where records are read, where incidents go, the lock on that, and how to name it."""
+    records = options.run_dir or target.run_dir
+    if options.run_dir is not None and not options.run_dir.is_dir():
+        raise UsageError(
+            f"{options.run_dir}: no such run directory", remedy="Name the target's, or leave --run-dir out"
+        )
+    if records is not None and (options.run_dir is not None or target.run_dir_is_ours):
+        run = RunDirectory(records)
+        with contextlib.suppress(OSError):
+            run.make_folders()
+            try:
+                return records, run, claim.SupervisorLock(run), str(records)
+            except claim.AlreadySupervisedError as error:
+                raise UsageError(str(error), remedy="") from None
+    run = claim.create(options.runs, f"watch-{target.pid}", now_seconds=SYSTEM.wall())
+    return records, run, claim.SupervisorLock(run), str(run.path)
+
+
+def _run_record(target: Foreign, run: RunDirectory) -> RunRecord:
+    """The record of the run that is there; or one that we write for a training that has none."""
+    with contextlib.suppress(UsageError):
+        return run.read()
+    command, redacted = identity.strike_out(target.command)
+    record = RunRecord(
+        run_id=identity.new_run_id(run.path.resolve().name),
+        name=identity.name_of(target.command),
+        created_at=utc(),
+        host=host_name(),
+        cwd="",
+        command=command,
+        command_redacted=redacted,
+        attempt=1,
+        attempts=(
+            Attempt(
+                attempt=1,
+                started_at=utc(time.time()),
+                command=command,
+                pid=target.pid,
+                start_time_ticks=target.start_time_ticks,
+            ),
+        ),
+    )
+    with contextlib.suppress(OSError):
+        claim.RunFile(run, record).update()
+    return record
