@@ -44,6 +44,11 @@ def blamed(frames: Sequence[Frame]) -> Frame | None:
     return None
 
 
+def function(frame: Frame) -> str:
+    """`fetch of loader.py`: what stays the same while the line moves."""
+    return f"{frame.function} of {frame.file.rsplit('/', 1)[-1]}"
+
+
 def place(frame: Frame) -> str:
     """`loader.py:31 in fetch`, as a user would say it."""
     name = frame.file.rsplit("/", 1)[-1]

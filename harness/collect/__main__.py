@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -39,8 +38,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--native", action="store_true")
     parser.add_argument("--no-gpu", action="store_true")
     asked = parser.parse_args(arguments)
-    # A gentle end: what was started (a dump that pauses the target) is ended in order.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     options = Options(
         samples=asked.samples,
         interval_seconds=asked.interval,

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from harness.collect import descriptors, facts, gpu, locks, logs, records, stacks, tree
+from harness.collect import descriptors, facts, failures, gpu, locks, logs, records, stacks, tree
 from harness.collect.deadline import Background, Deadline, all_of, call, piece
 from harness.collect.ladder import Ladder, LadderOptions
 from harness.collect.procfs import Proc, parse_pressure
@@ -85,7 +85,7 @@ def collect(
             records_now, log_bytes = look.heartbeats(), look.log_bytes()
             samples[0] = dataclasses.replace(samples[0], records=records_now, log_bytes=log_bytes)
     asked = next((stat for stat in members if stat.pid == pid), None)
-    return Case(
+    case = Case(
         taken_at_seconds=taken_at,
         target=Target(
             pid=pid,
@@ -105,9 +105,9 @@ def collect(
         gpus=gpus.result(look.deadline.within(5.0))
         if gpus
         else Missing(reason="disabled", detail="not asked for"),
-        errors=tuple(look.errors),
         took_seconds=look.deadline.elapsed(),
     )
+    return dataclasses.replace(case, errors=(*look.errors, *failures.of(case)))
 
 
 class _Look:

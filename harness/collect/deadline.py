@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import threading
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 T = TypeVar("T")
+
+# How the detail of a Missing begins that is a collector's own fault.
+BROKEN = "the collector failed"
 
 
 class NotSeen(Exception):  # noqa: N818 - not an error: an absence, on its way to becoming a value
@@ -79,9 +83,7 @@ def missing_from(error: BaseException) -> Missing:
         )
     if isinstance(error, OSError):
         return Missing(reason="unavailable", detail=f"{error.strerror or error} (errno {error.errno})")
-    return Missing(
-        reason="unavailable", detail=f"the collector failed: {type(error).__name__}: {error}"[:300]
-    )
+    return Missing(reason="unavailable", detail=f"{BROKEN}: {type(error).__name__}: {error}"[:300])
 
 
 def call(read: Callable[[], T], seconds: float) -> T | Missing:
@@ -214,7 +216,7 @@ def run(
     """
     started = time.monotonic()
     process = subprocess.Popen(
-        list(command),
+        [*_outliving_us(seconds), *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -236,6 +238,12 @@ def run(
     return Finished(
         status=process.returncode, output=output, errors=errors, took_seconds=time.monotonic() - started
     )
+
+
+def _outliving_us(seconds: float) -> list[str]:
+    """If we are killed, nobody else ends what we started: coreutils' `timeout` does, where it is."""
+    timeout = shutil.which("timeout")
+    return [timeout, "-s", "KILL", str(int(seconds) + 2)] if timeout else []
 
 
 def kill(process: subprocess.Popen[bytes], grace_seconds: float = 1.0) -> None:

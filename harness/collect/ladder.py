@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS: dict[StackMethod, float] = {"nonblocking": 3.0, "blocking": 3.0, "native": 6.0}
 
 
+# What will not change; anything else (an interpreter that just starts) is looked at again.
+_FINAL = (stacks.NO_PY_SPY, stacks.NOT_PYTHON, stacks.KERNEL_THREAD, stacks.ZOMBIE)
+
+
 class Ladder:
     """Climbs for one process over the samples."""
 
@@ -54,7 +58,7 @@ class Ladder:
         found = self._at("nonblocking", deadline)
         self._climbed = True
         if isinstance(found, Missing):
-            if found.reason in ("denied", "unavailable"):
+            if found.reason == "denied" or found in _FINAL:
                 self._final = found
             return found
         limit = limit or self._no_more

@@ -1,10 +1,10 @@
 """Python stacks by py-spy: one rung of the ladder a call, each with a deadline and killed at its end.
 
-The rungs (`docs`, causes): `nonblocking` reads the memory of a running process and never waits for it;
-`blocking` stops it for some milliseconds, the only way to locals that can be trusted, and only for a
-process whose threads all are in R or S; `native` also walks the C stack. A dump that is killed may leave
-the target stopped by the SIGSTOP with which ptrace attaches; then it is continued (`undo_stop`), if it
-was not stopped before.
+The rungs: `nonblocking` reads the memory of a running process and never waits for it; `blocking` pauses
+it for some milliseconds, the only way to locals that can be trusted, and only for a process whose threads
+all are in R or S; `native` also walks the C stack. Killing a dump halfway does no harm: py-spy attaches
+with PTRACE_SEIZE, which needs no SIGSTOP, and the kernel lets a dead tracer's process run on (tried:
+docs/decisions/0005).
 
 Of locals, numbers and classes are kept; text is dropped unless asked for. Not covered: which rung for which
 process (`ladder`), what a stack means.
@@ -16,15 +16,12 @@ import json
 import os
 import re
 import shutil
-import signal
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.collect import access
 from harness.collect.deadline import Finished, Killed, missing_from, run
-from harness.collect.procfs import parse_signals
 from harness.evidence import (
     Frame,
     Local,
@@ -38,13 +35,19 @@ from harness.evidence import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from harness.collect.procfs import Proc
 
 MAX_FRAMES = 256
 MAX_LOCALS = 64
 _MAX_VALUE = 200
+NO_PY_SPY = Missing(
+    reason="unavailable", detail="py-spy is neither beside the harness nor on PATH: pip install py-spy"
+)
+NOT_PYTHON = Missing(
+    reason="unavailable", detail="not a Python process, or a Python that this py-spy does not know"
+)
+KERNEL_THREAD = Missing(reason="unavailable", detail="a kernel thread")
+ZOMBIE = Missing(reason="unavailable", detail="the process has ended (a zombie has no stack)")
 _NOT_TOLD = Missing(reason="unavailable", detail="the dump does not tell")
 
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*([eE][+-]?\d+)?|nan|inf|bigint)|0x[0-9a-f]+")
@@ -124,8 +127,7 @@ def explain(errors: str) -> Missing:
     if "permission denied" in lowered or "operation not permitted" in lowered:
         return Missing(reason="denied", detail="ptrace is denied")
     if "failed to find python version" in lowered or "failed to find a python" in lowered:
-        detail = "not a Python process, or a Python that this py-spy does not know"
-        return Missing(reason="unavailable", detail=detail)
+        return NOT_PYTHON
     if "failed to suspend process" in lowered:
         detail = "the process could not be paused (it is stopped already, or traced)"
         return Missing(reason="unavailable", detail=detail)
@@ -158,33 +160,24 @@ def dump(
 ) -> Piece[Stacks]:
     """One dump of one process. It never raises, and never takes much longer than `seconds`."""
     if py_spy is None:
-        detail = "py-spy is not installed beside the harness, nor on PATH: pip install py-spy"
-        return Missing(reason="unavailable", detail=detail)
+        return NO_PY_SPY
     if seconds <= 0:
         return Missing(reason="timed_out", detail="no time was left for a dump")
     try:
         before = proc.same(pid, start_time_ticks)
         if before.state in "ZX":
-            return Missing(reason="unavailable", detail="the process has ended (a zombie has no stack)")
+            return ZOMBIE
         if before.kernel_thread:
-            return Missing(reason="unavailable", detail="a kernel thread")
+            return KERNEL_THREAD
         command = [py_spy, "dump", "--json", "--full-filenames", "--pid", str(pid), *_ARGUMENTS[method]]
-        done = run(_with_timeout(command, seconds), seconds)
+        done = run(command, seconds)
         if isinstance(done, Killed):
-            if method != "nonblocking":
-                undo_stop(proc, pid, start_time_ticks, before.state)
             return Missing(reason="timed_out", detail=f"a {method} dump {done.why} and was killed")
         # Were it another process by now, the stack would be a stranger's.
         after = proc.same(pid, start_time_ticks)
         return _result(done, method, text, denied_by=lambda: _denial(proc, after.pid))
     except Exception as error:  # noqa: BLE001 - whatever the target does, a dump is a value
         return missing_from(error)
-
-
-def _with_timeout(command: Sequence[str], seconds: float) -> list[str]:
-    """A dump whose collector was killed must not wait for ever: `timeout` (coreutils) outlives us."""
-    timeout = shutil.which("timeout")
-    return [timeout, "-s", "KILL", str(int(seconds) + 2), *command] if timeout else list(command)
 
 
 def _result(done: Finished, method: StackMethod, text: bool, denied_by: Any) -> Piece[Stacks]:
@@ -204,31 +197,3 @@ def _result(done: Finished, method: StackMethod, text: bool, denied_by: Any) -> 
 def _denial(proc: Proc, pid: int) -> str:
     uid = int(proc.status(pid)["Uid"].split()[0])
     return access.why_denied(access.rights(proc, uid))
-
-
-def undo_stop(
-    proc: Proc, pid: int, start_time_ticks: int, state_before: str, patience_seconds: float = 0.3
-) -> bool:
-    """Continue a process that a killed dump left stopped, or about to stop; whether that was necessary.
-
-    ptrace attaches with a SIGSTOP. A tracer that dies before it was delivered (a thread in state D)
-    leaves it pending, and the process would stop on waking up. SIGCONT takes it back. One that was
-    stopped before stays so.
-    """
-    if state_before in "Tt":
-        return False
-    ends = time.monotonic() + patience_seconds
-    stop = 1 << (signal.SIGSTOP - 1)
-    while True:
-        try:
-            stat = proc.same(pid, start_time_ticks)
-            tids = map(int, os.listdir(proc.path(pid, "task")))  # noqa: PTH208 - names are enough
-            pending = [parse_signals(proc.status_of_thread(pid, tid)).pending for tid in tids]
-            if stat.state == "T" or any(mask & stop for mask in pending):
-                os.kill(pid, signal.SIGCONT)
-                return True
-        except Exception:  # noqa: BLE001 - gone, or not ours to continue
-            return False
-        if time.monotonic() > ends:
-            return False
-        time.sleep(0.02)

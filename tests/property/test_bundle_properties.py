@@ -1,0 +1,66 @@
+"""Any value of the evidence's types survives the way to JSON and back, whatever its strings and numbers hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness import codec
+from harness.evidence import Case, Missing, Reading
+
+# Every code point: control characters, NUL, and surrogates, alone and in pairs.
+TEXT = st.text(st.characters(), max_size=12) | st.sampled_from(["", "\0", "\ud800\udc00", "\udcff", "\x1b[2J", "$x"])
+FLOATS = st.floats(allow_nan=False) | st.just(math.nan)
+FREE = st.recursive(
+    st.none() | st.booleans() | st.integers() | FLOATS | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def values(kind: typing.Any) -> st.SearchStrategy[typing.Any]:
+    """Any value of an annotation that the Case uses."""
+    simple = {str: TEXT, int: st.integers(), bool: st.booleans(), float: FLOATS, typing.Any: FREE}
+    if kind in simple:
+        return simple[kind]
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return st.sampled_from(arguments)
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return st.lists(values(arguments[0]), max_size=2).map(tuple)
+    if origin is tuple:
+        return st.tuples(*map(values, arguments))
+    if origin is dict:
+        return st.dictionaries(TEXT, values(arguments[1]), max_size=3)
+    if origin in (typing.Union, types.UnionType):
+        return st.one_of(*map(values, arguments))
+    if origin is Reading:
+        return st.builds(Reading, value=values(arguments[0]), at_seconds=FLOATS)
+    hints = typing.get_type_hints(kind)
+    return st.builds(kind, **{field.name: st.deferred(lambda hint=hints[field.name]: values(hint)) for field in dataclasses.fields(kind)})
+
+
+@settings(max_examples=60, deadline=None)
+@given(values(Case))
+def test_every_case_equals_what_was_saved_of_it(case):
+    assert codec.loads(Case, codec.dumps(case)) == case
+
+
+@settings(max_examples=200, deadline=None)
+@given(FREE)
+def test_free_json_comes_back_equal(value):
+    record = Reading(value={"record": value})
+    assert codec.loads(Reading[dict[str, typing.Any]], codec.dumps(record)) == record
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXT)
+def test_no_text_reaches_a_terminal_unescaped(text):
+    written = codec.dumps(Missing(reason="denied", detail=text)).decode("utf-8", "surrogatepass")
+    assert not any(ord(each) < 0x20 and each != "\n" for each in written)
+    assert not any(0x7F <= ord(each) <= 0x9F for each in written)
