@@ -20,6 +20,8 @@ needs.require("datasets")
 from nsa.errors import ConfigError  # noqa: E402
 
 LONG = 100_000
+LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+LIMIT = "train.distributed_timeout_seconds=20"
 
 
 def ended(ranks: list[subprocess.Popen[str]], timeout: float = 90) -> list[tuple[int, str, str]]:
@@ -33,8 +35,10 @@ def ended(ranks: list[subprocess.Popen[str]], timeout: float = 90) -> list[tuple
 
 
 def test_two_ranks_equal_one_process_at_the_same_global_batch_and_resume_to_the_bit(tmp_path: Path) -> None:
-    config = tiny_run.config(tmp_path, train={"steps": 8, "micro_batch": 1, "accumulation": 2})
-    one, two, stopped = (tmp_path / name for name in ("one", "two", "stopped"))
+    config = tiny_run.config(
+        tmp_path, train={"steps": 40, "micro_batch": 1}, checkpoint={"every": 0}, eval={"every": 0}
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
     tiny_run.train_in_process(config, one, "train.micro_batch=2")
 
     for status, _, errors in ended(tiny_run.start_ranks(2, "train", config, "--out", two)):
@@ -44,23 +48,26 @@ def test_two_ranks_equal_one_process_at_the_same_global_batch_and_resume_to_the_
         assert double["grad_norm"] == pytest.approx(single["grad_norm"], rel=1e-4)
         assert double["tokens"] == single["tokens"]
 
-    # One rank alone is told to stop: both save together, and continue as if nothing had happened.
-    config = tiny_run.config(
-        tmp_path, train={"steps": LONG, "micro_batch": 1, "accumulation": 2}, checkpoint={"every": 0}
-    )
-    ranks = tiny_run.start_ranks(2, "train", config, "--out", stopped)
-    wait_for(lambda: tiny_run.last_step(stopped) >= 3, 60, "step 3")
-    ranks[1].send_signal(signal.SIGTERM)
-    ends = ended(ranks)
-    assert [status for status, _, _ in ends] == [75, 75], ends
-    last = tiny_run.last_step(stopped)
-    assert tiny_run.checkpoint_steps(stopped) == [last]
-    more = ("--set", f"train.steps={last + 3}", "--allow-changed", "schedule")
-    whole = ("--set", f"train.steps={LONG}")
-    again = ended(tiny_run.start_ranks(2, "train", config, "--out", stopped, *whole, *more))
-    assert [status for status, _, _ in again] == [0, 0], again
-    assert sorted(tiny_run.losses(stopped)) == list(range(1, last + 4))
-    assert all(len(seen) == 1 for seen in tiny_run.losses(stopped).values())
+    stopped = stopped_by_one_rank(config, tmp_path)
+    assert tiny_run.checkpoint_steps(stopped) == [tiny_run.last_step(stopped)]
+    for status, _, errors in ended(tiny_run.start_ranks(2, "train", config, "--out", stopped)):
+        assert status == 0, errors
+    assert tiny_run.losses(stopped) == tiny_run.losses(two)
+
+
+def stopped_by_one_rank(config: Path, folder: Path) -> Path:
+    """One rank alone is told to stop, and both save together. If they were done first, again."""
+    for attempt in range(5):
+        out = folder / f"stopped-{attempt}"
+        ranks = tiny_run.start_ranks(2, "train", config, "--out", out)
+        wait_for(lambda: tiny_run.last_step(out) >= 3, 60, "step 3")  # noqa: B023
+        ranks[1].send_signal(signal.SIGTERM)
+        ends = ended(ranks)
+        statuses = [status for status, _, _ in ends]
+        if statuses == [75, 75]:
+            return out
+        assert statuses == [0, 0], ends
+    raise AssertionError("five runs ended before they could be stopped")
 
 
 def test_a_loss_that_is_no_number_ends_every_rank_with_3_and_saves_nothing_after(tmp_path: Path) -> None:
@@ -74,17 +81,7 @@ def test_a_loss_that_is_no_number_ends_every_rank_with_3_and_saves_nothing_after
 def test_a_rank_that_dies_ends_the_others_with_a_clear_line_under_torchrun(tmp_path: Path) -> None:
     config, out = tiny_run.config(tmp_path, train={"steps": LONG}), tmp_path / "out"
     torchrun = subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        + [
-            "-m",
-            "nsa",
-            "train",
-            str(config),
-            "--out",
-            str(out),
-            "--set",
-            "train.distributed_timeout_seconds=20",
-        ],
+        [*LAUNCH, "-m", "nsa", "train", str(config), "--out", str(out), "--set", LIMIT],
         env=clean_env(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
