@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from harness.watch.heartbeat import Heartbeat
-    from harness.watch.logtail import LogUpdate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,21 +149,9 @@ class RunView:
         return declared if declared is not None else self.target_steps
 
 
-def with_log(update: LogUpdate | None) -> dict[str, float | int | None]:
-    """The fields of RunView that a LogUpdate tells."""
-    if update is None:
-        return {}
-    return {"log_bytes": update.size_bytes, "log_growth_wall_seconds": update.last_growth_wall_seconds}
-
-
 def stage_seconds(state: RankState, now_wall_seconds: float) -> float:
     """For how long a rank has been in its innermost stage."""
     return max(0.0, now_wall_seconds - state.heartbeat.stages[-1].entered_wall_seconds)
-
-
-def total_stalls(view: RunView) -> int:
-    """All incidents of the run that were seen."""
-    return sum(view.stalls.values())
 
 
 def tokens_per_second(ranks: Iterable[RankState]) -> float | None:
