@@ -42,8 +42,10 @@ NAMES = frozenset(
     """.split()  # noqa: SIM905 - ninety names read better as text
 )
 
+# Not as the beginning of a longer word: tokenizer, tokens, author.
 _WORD = (
-    r"(?:pass(?:word|wd|phrase)?|secret|token|(?:api|access|private)[-_]?key|credential\w*|auth\w*|bearer)"
+    r"(?:pass(?:word|wd|phrase)?|secret|token|(?:api|access|private)[-_]?key|credentials?|auth(?:orization)?|bearer)"
+    r"(?![a-z])"
 )
 # --token=…, API_KEY=…, "password": …, X-Api-Key: …
 _ASSIGNED = re.compile(
