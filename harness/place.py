@@ -233,9 +233,11 @@ def append_line(folder: str, name: str, line: str) -> None:
 
 
 def is_worker() -> bool:
-    """Whether this is a child of multiprocessing (asked without importing it)."""
+    """Whether this is a child of multiprocessing, running or being prepared (asked without importing it)."""
     process = sys.modules.get("multiprocessing.process")
-    return process is not None and process.parent_process() is not None
+    if process is None:
+        return False
+    return process.parent_process() is not None or hasattr(process.current_process(), "_inheriting")
 
 
 def _text(path: str) -> str:

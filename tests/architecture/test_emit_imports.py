@@ -42,5 +42,7 @@ def test_an_unwatched_trainer_pays_for_nothing_more():
 
 
 def test_opening_a_record_brings_exactly_these(tmp_path):
-    code = "from harness import emit; emit.open(); emit.stage('train'); emit.step(1, loss=1.0); assert emit.enabled"
+    code = (
+        "from harness import emit; emit.open(); emit.stage('x'); emit.step(1, loss=1.0); assert emit.enabled"
+    )
     assert newly_imported(code, HARNESS_RUN_DIR=str(tmp_path)) <= _AT_IMPORT | _AT_OPEN

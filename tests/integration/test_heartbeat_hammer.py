@@ -1,4 +1,4 @@
-"""A writer in a tight loop, stopped and killed at random moments: what is read was written, whole and in order."""
+"""A writer in a tight loop, stopped and killed at random moments: what is read was written, and whole."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ while True:
         emit.progress(detail=f"{i} " * 8)
         emit.phase(f"phase {i}")
     for j in range(i * 10, i * 10 + 10):
-        emit.step(j, loss=j / 2, lr=[j * 1.0, j * 2.0], grad_norm=-float(j), tokens=j, memory=(j, j + 1, j + 2))
+        rates = [j * 1.0, j * 2.0]
+        emit.step(j, loss=j / 2, lr=rates, grad_norm=-float(j), tokens=j, memory=(j, j + 1, j + 2))
 """
 
 
@@ -45,7 +46,7 @@ def check_state(seen):
         assert int(words.pop()) == seen.progress_count  # of the same call
     if seen.phase:
         assert seen.phase.startswith("phase ")
-    # For microseconds a stage that is about to nest stands alone: `stage` cannot know yet that it will be entered.
+    # For microseconds a stage that is about to nest stands alone: `stage` cannot know that it will be entered.
     outer, *inner = [entry.stage for entry in seen.stages]
     assert outer == "boot" or (outer.startswith("stage ") and not inner)
     assert all(name.startswith("stage ") for name in inner)
