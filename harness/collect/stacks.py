@@ -74,9 +74,11 @@ def parse(data: bytes, *, text: bool = False) -> tuple[ThreadStack, ...]:
 
 def _thread(raw: dict[str, Any], text: bool) -> ThreadStack:
     tid = raw["os_thread_id"]
+    # Names are kept by `threading`; a program that never imported it has none.
+    name = raw["thread_name"] or ("MainThread" if tid is not None and tid == raw.get("pid") else "")
     return ThreadStack(
         tid=_NOT_TOLD if tid is None else Reading(value=int(tid)),
-        name=str(raw["thread_name"] or ""),
+        name=str(name),
         active=Reading(value=bool(raw["active"])),
         owns_gil=Reading(value=bool(raw["owns_gil"])),
         frames=tuple(_frame(each, text) for each in raw["frames"][:MAX_FRAMES]),

@@ -14,7 +14,9 @@ from harness import codec
 from harness.evidence import Case, Missing, Reading
 
 # Every code point: control characters, NUL, and surrogates, alone and in pairs.
-TEXT = st.text(st.characters(), max_size=12) | st.sampled_from(["", "\0", "\ud800\udc00", "\udcff", "\x1b[2J", "$x"])
+TEXT = st.text(st.characters(), max_size=12) | st.sampled_from(
+    ["", "\0", "\ud800\udc00", "\udcff", "\x1b[2J", "$x"]
+)
 FLOATS = st.floats(allow_nan=False) | st.just(math.nan)
 FREE = st.recursive(
     st.none() | st.booleans() | st.integers() | FLOATS | TEXT,
@@ -42,7 +44,13 @@ def values(kind: typing.Any) -> st.SearchStrategy[typing.Any]:
     if origin is Reading:
         return st.builds(Reading, value=values(arguments[0]), at_seconds=FLOATS)
     hints = typing.get_type_hints(kind)
-    return st.builds(kind, **{field.name: st.deferred(lambda hint=hints[field.name]: values(hint)) for field in dataclasses.fields(kind)})
+    return st.builds(
+        kind,
+        **{
+            field.name: st.deferred(lambda hint=hints[field.name]: values(hint))
+            for field in dataclasses.fields(kind)
+        },
+    )
 
 
 @settings(max_examples=60, deadline=None)

@@ -28,7 +28,11 @@ PID = 4711
 
 def stack(*frames: Frame, tid: int = PID, name: str = "MainThread", gil: bool = False) -> ThreadStack:
     return ThreadStack(
-        tid=Reading(value=tid), name=name, active=Reading(value=gil), owns_gil=Reading(value=gil), frames=frames
+        tid=Reading(value=tid),
+        name=name,
+        active=Reading(value=gil),
+        owns_gil=Reading(value=gil),
+        frames=frames,
     )
 
 
@@ -40,9 +44,21 @@ def process(pid: int = PID, **changes: Any) -> Process:
     pieces = {
         field.name: NONE
         for field in dataclasses.fields(Process)
-        if field.name not in ("pid", "ppid", "start_time_ticks", "name", "kernel_thread", "state", "session", "process_group")
+        if field.name
+        not in (
+            "pid",
+            "ppid",
+            "start_time_ticks",
+            "name",
+            "kernel_thread",
+            "state",
+            "session",
+            "process_group",
+        )
     }
-    base = Process(pid=pid, ppid=1, start_time_ticks=100, name="python", kernel_thread=False, state="S", **pieces)
+    base = Process(
+        pid=pid, ppid=1, start_time_ticks=100, name="python", kernel_thread=False, state="S", **pieces
+    )
     return dataclasses.replace(base, **changes)
 
 
@@ -56,7 +72,9 @@ def process_sample(
     method: str = "blocking",
     io_bytes: int = 0,
 ) -> ProcessSample:
-    io = IoCounters(read_chars=io_bytes, write_chars=0, read_calls=0, write_calls=0, read_bytes=0, write_bytes=0)
+    io = IoCounters(
+        read_chars=io_bytes, write_chars=0, read_calls=0, write_calls=0, read_bytes=0, write_bytes=0
+    )
     activity = Activity(
         state=state, user_ticks=ticks, system_ticks=0, minor_faults=0, major_faults=0, thread_count=1
     )

@@ -33,12 +33,16 @@ def test_a_case_loads_back_equal(tmp_path):
 def test_folder_and_files_are_for_their_owner_alone(tmp_path):
     bundle.save(small_case(), tmp_path / "001")
     assert stat.S_IMODE((tmp_path / "001").stat().st_mode) == 0o700
-    assert {stat.S_IMODE(each.stat().st_mode) for each in (tmp_path / "001").rglob("*") if each.is_file()} == {0o600}
+    assert {
+        stat.S_IMODE(each.stat().st_mode) for each in (tmp_path / "001").rglob("*") if each.is_file()
+    } == {0o600}
 
 
 def test_copies_for_people_stand_beside_it(tmp_path):
     bundle.save(small_case(), tmp_path / "001")
-    names = {str(each.relative_to(tmp_path / "001")) for each in (tmp_path / "001").rglob("*") if each.is_file()}
+    names = {
+        str(each.relative_to(tmp_path / "001")) for each in (tmp_path / "001").rglob("*") if each.is_file()
+    }
     assert names == {"case.json", "summary.txt", "log_tail.txt", "stacks/4711.0.txt", "stacks/4711.0.json"}
     dumped = json.loads((tmp_path / "001" / "stacks" / "4711.0.json").read_text())
     assert dumped[0]["frames"][0] == {
@@ -117,7 +121,10 @@ def long_case():
         (b'{"schema": "harness.case/1"}', "with a field"),
         (b"[" * 200_000, "not JSON"),
         (b'{"schema": "harness.case/1", "taken_at_seconds": "soon"}', "expected a number"),
-        (b'{"schema": "harness.case/1", "taken_at_seconds": 1' + b"0" * 400 + b"}", "not JSON that the harness wrote"),
+        (
+            b'{"schema": "harness.case/1", "taken_at_seconds": 1' + b"0" * 400 + b"}",
+            "not JSON that the harness wrote",
+        ),
     ],
 )
 def test_a_file_that_is_no_case_is_refused_in_one_line(tmp_path, content, message):
@@ -139,7 +146,11 @@ def test_links_fifos_and_gigabytes_are_refused(tmp_path):
     os.mkfifo(tmp_path / "fifo" / "case.json")
     with (tmp_path / "huge" / "case.json").open("wb") as file:
         file.truncate(5 * 2**30)
-    for name, message in (("link", "symbolic link"), ("fifo", "not a regular file"), ("huge", "bytes, more than")):
+    for name, message in (
+        ("link", "symbolic link"),
+        ("fifo", "not a regular file"),
+        ("huge", "bytes, more than"),
+    ):
         with pytest.raises(RecordError, match=message):
             bundle.load(tmp_path / name)
 

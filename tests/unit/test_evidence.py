@@ -162,19 +162,30 @@ def test_numbers_read_without_pausing_are_not_believed():
 
 
 def test_headline_names_rank_thread_line_and_state():
-    seen = [process_sample(at=at, ticks=int(at * 100), state="R", stacks=(stack(USER, gil=True),)) for at in (0.0, 1.0)]
+    seen = [
+        process_sample(at=at, ticks=int(at * 100), state="R", stacks=(stack(USER, gil=True),))
+        for at in (0.0, 1.0)
+    ]
     records = Reading(value=(beat(1.0),))
     found = case(sample(seen[0], at=0.0, records=records), sample(seen[1], at=1.0, records=records))
-    assert headline(found) == "rank 0 main thread: at loader.py:31 in fetch (running, 100 % CPU, holds the GIL)"
+    assert (
+        headline(found) == "rank 0 main thread: at loader.py:31 in fetch (running, 100 % CPU, holds the GIL)"
+    )
 
 
 def test_headline_tells_where_the_users_line_waits():
     found = case(sample(process_sample(at=0.0, stacks=(stack(SLEEP, USER),)), at=0.0))
-    assert headline(found) == f"pid {PID} main thread: in queue.py:171 in get, called from loader.py:31 in fetch (sleeping)"
+    assert (
+        headline(found)
+        == f"pid {PID} main thread: in queue.py:171 in get, called from loader.py:31 in fetch (sleeping)"
+    )
 
 
 def test_headline_speaks_of_the_thread_that_holds_the_gil():
-    threads = (stack(SLEEP, frame("/home/u/train.py", 5, "main")), stack(USER, tid=9, name="worker-0", gil=True))
+    threads = (
+        stack(SLEEP, frame("/home/u/train.py", 5, "main")),
+        stack(USER, tid=9, name="worker-0", gil=True),
+    )
     found = case(sample(process_sample(at=0.0, stacks=threads), at=0.0))
     assert headline(found).startswith(f"pid {PID} thread worker-0: at loader.py:31 in fetch")
 

@@ -60,7 +60,9 @@ def test_a_system_call_has_its_name_and_arguments():
 
 
 def test_blocked_outside_of_a_system_call():
-    assert procfs.parse_syscall(b"-1 0x7ffe 0x7f01\n", "x86_64") == Syscall(number=-1, name="none", arguments=())
+    assert procfs.parse_syscall(b"-1 0x7ffe 0x7f01\n", "x86_64") == Syscall(
+        number=-1, name="none", arguments=()
+    )
 
 
 def test_an_unknown_system_call_keeps_its_number():
@@ -79,7 +81,9 @@ def test_signal_masks_tell_who_handles_what():
 
 
 def test_io_counters():
-    data = b"rchar: 1\nwchar: 2\nsyscr: 3\nsyscw: 4\nread_bytes: 5\nwrite_bytes: 6\ncancelled_write_bytes: 7\n"
+    data = (
+        b"rchar: 1\nwchar: 2\nsyscr: 3\nsyscw: 4\nread_bytes: 5\nwrite_bytes: 6\ncancelled_write_bytes: 7\n"
+    )
     io = procfs.parse_io(data)
     assert (io.read_chars, io.write_chars, io.read_bytes, io.write_bytes) == (1, 2, 5, 6)
 
@@ -142,7 +146,12 @@ def test_a_tcp_socket_with_queues_and_peer():
     )
     (found,) = sockets.parse_inet(data, "tcp")
     assert (found.local, found.peer, found.state) == ("127.0.0.1:8080", "10.0.0.2:443", "ESTABLISHED")
-    assert (found.send_queue_bytes, found.receive_queue_bytes, found.retransmits, found.inode) == (16, 32, 3, 4242)
+    assert (found.send_queue_bytes, found.receive_queue_bytes, found.retransmits, found.inode) == (
+        16,
+        32,
+        3,
+        4242,
+    )
 
 
 @pytest.mark.skipif(sys.byteorder != "little", reason="the line was recorded on a little-endian machine")
@@ -155,7 +164,9 @@ def test_ipv6_addresses_and_mapped_ones():
 
 
 def test_unix_sockets_with_spaces_in_their_path():
-    data = b"Num RefCount Protocol Flags Type St Inode Path\n0: 00000003 00000000 00000000 0001 03 77 /tmp/a b\n"
+    data = (
+        b"Num RefCount Protocol Flags Type St Inode Path\n0: 00000003 00000000 00000000 0001 03 77 /tmp/a b\n"
+    )
     (found,) = sockets.parse_unix(data)
     assert (found.inode, found.state, found.local) == (77, "CONNECTED", "/tmp/a b")
 
@@ -204,7 +215,11 @@ def test_limits_of_version_2(tmp_path):
     }.items():
         (job / name).write_text(text)
     found = cgroup.of_process(proc, 1, tmp_path / "cgroup")
-    assert (found.version, found.memory_limit_bytes, found.oom_kills) == (2, Reading(value=2**20), Reading(value=2))
+    assert (found.version, found.memory_limit_bytes, found.oom_kills) == (
+        2,
+        Reading(value=2**20),
+        Reading(value=2),
+    )
     assert (found.cpu_limit_cores, found.throttled_seconds) == (Reading(value=1.5), Reading(value=2.5))
     assert found.frozen == Reading(value=False)
     assert isinstance(found.pressure, Reading)
@@ -303,12 +318,16 @@ def test_secrets_of_a_command_line_are_hidden(arguments):
     assert scrubbed.endswith("--steps 5")
 
 
-@pytest.mark.parametrize("secret", ["hf_abcdefghijklmnopqrst", "ghp_abcdefghijklmnopqrstuv", "sk-abcdefghijklmnopqrst"])
+@pytest.mark.parametrize(
+    "secret", ["hf_abcdefghijklmnopqrst", "ghp_abcdefghijklmnopqrstuv", "sk-abcdefghijklmnopqrst"]
+)
 def test_tokens_that_say_what_they_are_are_hidden_anywhere(secret):
     assert secret not in environment.scrub(f"downloading with {secret} now")
 
 
-@pytest.mark.parametrize("text", ["--tokenizer=bpe", "tokens: 1024", "author: me", "python train.py --steps 5", "http://host:80/x"])
+@pytest.mark.parametrize(
+    "text", ["--tokenizer=bpe", "tokens: 1024", "author: me", "python train.py --steps 5", "http://host:80/x"]
+)
 def test_what_only_resembles_a_secret_is_kept(text):
     assert environment.scrub(text) == text
 
@@ -333,6 +352,7 @@ def test_of_the_environment_only_listed_names_leave():
 )
 def test_a_denial_names_the_missing_right(changes, words):
     rights = Rights(
-        **{"own_uid": 1, "target_uid": 1, "may_trace_all": False, "yama_scope": None, "in_container": False} | changes
+        **{"own_uid": 1, "target_uid": 1, "may_trace_all": False, "yama_scope": None, "in_container": False}
+        | changes
     )
     assert words in why_denied(rights)

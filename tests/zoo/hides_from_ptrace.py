@@ -5,6 +5,7 @@ With HARNESS_RUN_DIR it keeps a heartbeat, and with it a faulthandler that answe
 
 import ctypes
 import os
+import pathlib
 import sys
 import time
 
@@ -24,13 +25,16 @@ def wait():
 
 
 def main():
+    # Before the change of user: Python itself may lie where the other one cannot read.
+    emit.open(rank=0, world_size=1)
+    emit.stage("train")
     if len(sys.argv) > 1:
         uid = int(sys.argv[1])
+        for path in pathlib.Path(os.environ["HARNESS_RUN_DIR"]).rglob("*"):
+            os.chown(path, uid, uid)
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    emit.open(rank=0, world_size=1)
-    emit.stage("train")
     hide()
     wait()
 
