@@ -217,8 +217,12 @@ def step(
     except Exception:  # noqa: BLE001 (any __float__ may have been called)
         _step_of_odd_values(n, loss, lr, grad_norm, tokens, memory)
         return
+    block = body + _CHECK(record.crc32(body))
+    if record.rows != number:  # a signal's handler or a `__float__` made a step meanwhile: that row stands
+        _step_of_odd_values(n, loss, lr, grad_norm, tokens, memory)
+        return
     at = _ROWS_AT + number % _ROW_COUNT * _ROW_BYTES
-    record.map[at : at + _ROW_BYTES] = body + _CHECK(record.crc32(body))
+    record.map[at : at + _ROW_BYTES] = block
     record.counters[_STEPS_COUNTER] = record.rows = number + 1
     record.tokens = total
     record.anchor = mono

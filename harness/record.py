@@ -95,8 +95,12 @@ class Record:
         """Write the next block of `ring`, then count it."""
         number = self.numbers[ring.counter]
         body = ring.body.pack(number, *body_values)
+        block = body + wire.CHECK.pack(crc32(body))
+        if self.numbers[ring.counter] != number:  # a signal's handler emitted meanwhile: that block stands
+            self.put(ring, *body_values)
+            return
         at = ring.at(number)
-        self.map[at : at + ring.bytes] = body + wire.CHECK.pack(crc32(body))
+        self.map[at : at + ring.bytes] = block
         self.counters[_COUNTERS + ring.counter] = self.numbers[ring.counter] = number + 1
 
     def put_facts(self) -> None:

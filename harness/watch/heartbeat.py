@@ -144,7 +144,8 @@ class Reader:
             changes = self._changes(head, counts[wire.STAGE_CHANGES.counter])
             if changes is None:
                 continue
-            start, end = self._next_row, counts[wire.STEPS.counter]
+            start = self._next_row
+            end = max(start, counts[wire.STEPS.counter])
             first = max(start, end - wire.STEPS.count)
             blocks = self._blocks(first, end)
             if blocks is None:
@@ -153,7 +154,7 @@ class Reader:
             while blocks and blocks[-1] is None:
                 blocks.pop()
                 end -= 1
-            if end == first and first < counts[wire.STEPS.counter]:
+            if not blocks and first < counts[wire.STEPS.counter]:
                 continue  # all of them: we were asleep for a whole ring
             bad = max((i for i, block in enumerate(blocks) if block is None), default=-1)
             whole = [block for block in blocks[bad + 1 :] if block is not None]

@@ -155,7 +155,7 @@ def test_a_record_damaged_under_its_trainer_does_not_end_it(tmp_path, damage, sa
             assert reader.read().step == 1
             damage(path)
             if says:
-                with pytest.raises(RecordError, match="truncated|empty"):
+                with pytest.raises(RecordError, match=r"truncated|empty"):
                     heartbeat.read(path)
             if damage is _cut:
                 with pytest.raises(RecordError, match="truncated"):

@@ -46,7 +46,7 @@ def check_state(seen):
         assert int(words.pop()) == seen.progress_count  # of the same call
     if seen.phase:
         assert seen.phase.startswith("phase ")
-    # For microseconds a stage that is about to nest stands alone: `stage` cannot know that it will be entered.
+    # For microseconds a stage that is about to nest stands alone: `stage` cannot know that it will nest.
     outer, *inner = [entry.stage for entry in seen.stages]
     assert outer == "boot" or (outer.startswith("stage ") and not inner)
     assert all(name.startswith("stage ") for name in inner)

@@ -61,7 +61,7 @@ class Program:
 def emitting(
     source: str, run_dir: Path | None, *, prefix: tuple[str, ...] = (), **env: str
 ) -> Iterator[Program]:
-    """Run `source` (after a prelude: emit, say, wait) with `run_dir` as HARNESS_RUN_DIR; killed at the end."""
+    """Run `source`, after a prelude (emit, say, wait), in a run directory; killed at the end."""
     if run_dir is not None:
         env["HARNESS_RUN_DIR"] = str(run_dir)
     process = subprocess.Popen(

@@ -235,6 +235,18 @@ def test_what_floats_is_a_number(run_dir):
     assert (row.step, row.loss, row.grad_norm, row.learning_rates) == (5, 2.5, 3.0, (2.5,))
 
 
+def test_a_step_inside_a_step_loses_neither(run_dir):
+    class Sneaky:
+        def __float__(self):
+            emit.step(99)
+            return 1.0
+
+    emit.open()
+    emit.step(1, loss=Sneaky(), tokens=5)
+    assert [(row.step, row.loss) for row in rows(run_dir)] == [(99, None), (99, None), (1, 1.0)]
+    assert beat(run_dir).tokens_total == 5
+
+
 def test_not_a_number_and_infinity_are_kept(run_dir):
     emit.open()
     emit.step(-7, loss=math.nan, grad_norm=math.inf, lr=-math.inf)
