@@ -113,6 +113,9 @@ def add_parser(subparsers: Any) -> None:
         help="scrapers have to show this token; for other addresses",
     )
     metrics.add_argument(
+        "--metrics-certificate", type=Path, nargs=2, metavar=("CHAIN", "KEY"), help="serve by TLS; PEM files"
+    )
+    metrics.add_argument(
         "--port-taken",
         choices=("next", "fail"),
         default="next",

@@ -1,4 +1,4 @@
-"""A shell in a terminal of its own, typed into and read as a user would; for job control, Ctrl-C and hang-ups."""
+"""A shell in a terminal of its own, typed into and read as a user would: job control, Ctrl-C, hang-ups."""
 
 from __future__ import annotations
 

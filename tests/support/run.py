@@ -130,6 +130,7 @@ def status(directory: Path) -> dict[str, Any]:
         capture_output=True,
         text=True,
         timeout=60,
+        check=False,
     )
     return json.loads(done.stdout)
 
