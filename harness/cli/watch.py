@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +81,7 @@ def run(args: argparse.Namespace) -> int:
         port_taken_fails=args.port_taken == "fail",
         quiet=args.quiet,
     )
-    return Watching(foreign.find(args.pid), options, _say).watch()
-
-
-def _say(line: str) -> None:
-    """A line for whoever reads along; that nobody does is no reason to end."""
-    try:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-    except OSError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115,PTH123 -- until the process ends
+    return Watching(foreign.find(args.pid), options).watch()
 
 
 def _pid(text: str) -> int:

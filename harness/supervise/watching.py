@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from harness.clock import SYSTEM
 from harness.errors import UsageError
 from harness.metrics import TrainerCollector
+from harness.render.screen import Screen
 from harness.render.stall import notice_lines
 from harness.render.text import single_line
 from harness.rundir import Attempt, RunDirectory, RunRecord, host_name, utc
@@ -29,7 +30,6 @@ from harness.watch.logtail import LogFollower
 from harness.watch.ranks import Ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from harness.detect import Overrides
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from harness.watch.foreign import Foreign
 
 TICK_SECONDS = 0.5
-PLAIN_LINE_SECONDS = 10.0
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -58,8 +57,8 @@ class WatchOptions:
 class Watching:
     """One target under watch."""
 
-    def __init__(self, target: Foreign, options: WatchOptions, say: Callable[[str], None]) -> None:
-        self._target, self._options, self._say = target, options, say
+    def __init__(self, target: Foreign, options: WatchOptions) -> None:
+        self._target, self._options = target, options
         self._records, self.run, self._lock, self.shown = _place(target, options)
         self._started_at = SYSTEM.wall()
         self._record = _run_record(target, self.run)
@@ -75,7 +74,8 @@ class Watching:
         )
         self._view: RunView | None = None
         self._server: Server | None = None
-        self._next_line = SYSTEM.monotonic() + PLAIN_LINE_SECONDS
+        self._screen = Screen(log_name=", ".join(map(str, target.logs)) or "its log")
+        self._say = self._screen.line
         self._states: tuple[RankState, ...] = ()
 
     def watch(self) -> int:
@@ -95,6 +95,7 @@ class Watching:
             with SignalInbox() as inbox:
                 return self._look_until_the_end(inbox)
         finally:
+            self._screen.close()
             self._observer.close()
             self._ranks.close()
             for log in self._logs:
@@ -113,7 +114,9 @@ class Watching:
                 select.select([inbox], [], [], TICK_SECONDS)
             for number in inbox.drain():
                 if number == signal.SIGTSTP:
+                    self._screen.pause()
                     inbox.stop_ourselves()
+                    self._screen.resume()
                 elif number in _ENDING:
                     return self._left()
 
@@ -126,9 +129,8 @@ class Watching:
         for line in (*self._ranks.take_problems(), *(line for update in updates for line in update.notices)):
             self._say(line)
         self._view = self._snapshot(alive)
-        if not self._options.quiet and SYSTEM.monotonic() >= self._next_line:
-            self._next_line = SYSTEM.monotonic() + PLAIN_LINE_SECONDS
-            self._say(self._plain_line())
+        if not self._options.quiet:
+            self._screen.show(self._view)
 
     def _ended(self) -> int:
         stalled = self._observer.open_incident is not None
@@ -219,20 +221,6 @@ class Watching:
             stalled_since_wall_seconds=stalled.last_progress_at_seconds if stalled else None,
             collect_errors=self._observer.collect_errors,
         )
-
-    def _plain_line(self) -> str:
-        view = self._view
-        assert view is not None
-        moved_at = view.last_progress_wall_seconds
-        ago = "never" if moved_at is None else f"{max(0.0, view.taken_wall_seconds - moved_at):.1f} s ago"
-        limit = view.limit_seconds
-        within = "" if limit is None else f" (limit {limit:.0f} s)"
-        lead = view.lead
-        if lead is None:
-            return f"no records · last progress {ago}{within}"
-        beat = lead.heartbeat
-        step = "" if beat.step is None else f" step {beat.step}" + (f"/{view.steps}" if view.steps else "")
-        return f"{'/'.join(entry.stage for entry in beat.stages)}{step} · last progress {ago}{within}"
 
 
 def _cpu_seconds(pid: int) -> float | None:
