@@ -1,0 +1,74 @@
+"""Peaks that have a source, MFU only with one, and models of the size that they are said to have."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support import needs
+from tests.support.env import REPOSITORY
+
+torch = needs.require("torch")
+
+from nsa.config import load  # noqa: E402
+from nsa.device import PEAKS, mfu, peak_flops  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("name", "bf16_tflops"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 312.0),
+        ("NVIDIA A100-SXM4-40GB", 312.0),
+        ("NVIDIA A100-PCIE-40GB", 312.0),
+        ("NVIDIA A100 80GB PCIe", 312.0),
+        ("NVIDIA H100 80GB HBM3", 989.5),
+        ("NVIDIA H100 PCIe", 756.0),
+        ("NVIDIA H200", 989.5),
+        ("NVIDIA L4", 121.0),
+    ],
+)
+def test_known_devices_have_their_data_sheets_peak(name: str, bf16_tflops: float) -> None:
+    assert peak_flops(name, "bf16") == bf16_tflops * 1e12
+    fp32 = peak_flops(name, "fp32")
+    assert fp32 is not None
+    assert fp32 < bf16_tflops * 1e12
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cpu", "NVIDIA A100-SXM4-80GB MIG 1g.10gb", "NVIDIA A10G", "NVIDIA GeForce RTX 4090", "NVIDIA L40", ""],
+)
+def test_unknown_devices_have_no_peak_and_so_no_mfu(name: str) -> None:
+    peak = peak_flops(name, "bf16")
+    assert peak is None
+    assert mfu(tokens_per_second=1e6, flops_per_token=1e9, peak=peak, devices=1) is None
+
+
+def test_every_peak_names_its_source() -> None:
+    assert all("data sheet" in peak.source for peak in PEAKS)
+
+
+def test_mfu_is_the_share_of_all_devices_peak() -> None:
+    peak = peak_flops("NVIDIA A100-SXM4-80GB", "bf16")
+    assert mfu(tokens_per_second=100_000, flops_per_token=1.56e9, peak=peak, devices=2) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("name", ["m7c_125m", "m7c_125m_local"])
+def test_the_125_m_model_has_120_to_130_million_parameters_and_gpt2s_vocabulary(name: str) -> None:
+    from nsa.config import GPT2_VOCABULARY
+    from nsa.transformer import Transformer
+
+    config = load(REPOSITORY / "configs" / f"{name}.yaml")
+    rows = config.model.vocab_size or GPT2_VOCABULARY
+    assert rows == 50257
+    with torch.device("meta"):
+        model = Transformer(config.model, rows, config.data.sequence_length)
+    assert 120e6 <= model.parameter_count() <= 130e6
+
+
+def test_the_local_model_is_the_same_as_the_streamed_one() -> None:
+    streamed, local = (
+        load(REPOSITORY / "configs" / f"{name}.yaml") for name in ("m7c_125m", "m7c_125m_local")
+    )
+    assert local.model.model_copy(update={"vocab_size": None}) == streamed.model
+    assert local.schedule == streamed.schedule
+    assert local.train == streamed.train
