@@ -184,13 +184,18 @@ def from_folder(folder: Path, *, vocab_size: int | None = None) -> BpeTokenizer:
         ) from error
 
 
-def gpt2_from_hub() -> BpeTokenizer:
-    """GPT-2's own, from the hub or transformers' cache of it; raises what transformers raises."""
+def gpt2(*, local_only: bool) -> BpeTokenizer:
+    """GPT-2's own, from transformers' cache or also from the hub; raises what transformers raises."""
     _prepare_environment()
     from transformers import AutoTokenizer
 
     return BpeTokenizer(
-        AutoTokenizer.from_pretrained(GPT2_REPOSITORY, model_max_length=UNLIMITED, split_special_tokens=True)
+        AutoTokenizer.from_pretrained(
+            GPT2_REPOSITORY,
+            model_max_length=UNLIMITED,
+            split_special_tokens=True,
+            local_files_only=local_only,
+        )
     )
 
 

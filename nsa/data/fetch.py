@@ -109,4 +109,6 @@ def _write(
                 break
     finally:
         ahead.close()
+    if progress is not None:
+        progress(meter.snapshot())
     return written

@@ -30,7 +30,7 @@ class LoaderProgress:
         text = f"{self.source}: {self.documents} documents, {self.bytes} bytes"
         if self.waiting_seconds is not None:
             text += f", waiting {self.waiting_seconds:.0f} s"
-        return text if self.last_answer is None else f"{text}, last answer {self.last_answer}"
+        return text if self.last_answer is None else f"{text}, last: {self.last_answer}"
 
 
 # Bytes may trickle in for ever without making one document; so many times the stall timeout is enough.
@@ -107,7 +107,7 @@ class Meter:
         with self._lock:
             idle = now - max(self._moved_at, waiting_since)
             dry = now - max(self._document_at, waiting_since)
-            last = "" if self._last_answer is None else f" (last answer: {self._last_answer})"
+            last = "" if self._last_answer is None else f" (last: {self._last_answer})"
         if idle > self.stall_timeout_seconds:
             return f"no data for {idle:.0f} s{last}"
         if dry > self.stall_timeout_seconds * TRICKLE_FACTOR:

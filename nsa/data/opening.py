@@ -11,7 +11,6 @@ from nsa.data.batches import Batches
 from nsa.data.cursor import Cursor
 from nsa.data.meter import Meter
 from nsa.data.readahead import bounded
-from nsa.errors import DataSourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -155,18 +154,24 @@ def build_tokenizer(config: Config, *, progress: Callable[[str], None] | None = 
 
 
 def _gpt2(data: DataConfig) -> Tokenizer:
+    """From the cache if it is there (it never changes), else from the hub."""
+    try:
+        return tokenizers.gpt2(local_only=True)
+    except (OSError, ValueError):
+        pass
     from nsa.data import hubclient
 
     meter = Meter(f"{tokenizers.GPT2_REPOSITORY} on the hub", data.stall_timeout_seconds)
+    # What transformers would repeat for half a minute, one question settles soon.
+    attempts = sources.Attempts(min(data.retries, 2), meter)
 
     def load() -> Tokenizer:
-        hubclient.guard(meter)
-        return tokenizers.gpt2_from_hub()
+        from huggingface_hub import HfApi
 
-    try:
-        return bounded(load, meter=meter, remedy=_TOKENIZER_REMEDY)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataSourceError(
-            f"the tokenizer {tokenizers.GPT2_REPOSITORY} is out of reach: {sources.reason(error)}. "
-            f"{_TOKENIZER_REMEDY}"
-        ) from error
+        hubclient.guard(meter)
+        while True:
+            with attempts.next(f"the tokenizer {meter.source} is out of reach", _TOKENIZER_REMEDY):
+                HfApi().model_info(tokenizers.GPT2_REPOSITORY)
+                return tokenizers.gpt2(local_only=False)
+
+    return bounded(load, meter=meter, remedy=_TOKENIZER_REMEDY)

@@ -175,9 +175,12 @@ def _tables(
     import datasets
 
     options: dict[str, Any] = {"columns": list(columns)} if shard.format == "parquet" and columns else {}
-    stream = datasets.load_dataset(
-        shard.format, data_files={"train": [shard.url]}, split="train", streaming=True, **options
-    )
+    try:
+        stream = datasets.load_dataset(
+            shard.format, data_files={"train": [shard.url]}, split="train", streaming=True, **options
+        )
+    except StopIteration:
+        return  # what it makes of an empty file of lines
     row = 0
     for table in stream.with_format("arrow").iter(batch_size=_ROWS):
         missing = [name for name in columns or () if name not in table.column_names]
@@ -239,8 +242,8 @@ def final(error: BaseException) -> bool:
 def _final_remedy(error: BaseException) -> str | None:
     if _status(error) in _REFUSALS:
         return (
-            "The hub has no such dataset, or not for you: check data.dataset and data.subset, and log in with "
-            "`hf auth login` if it is private or gated"
+            "The hub has no such dataset, or not for you: check data.dataset and data.subset, and log in "
+            "with `hf auth login` if it is private or gated"
         )
     return None
 

@@ -14,17 +14,19 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 REPOSITORY = "someone/some-text"
 SUBSET = "sample"
 COMMIT = hashlib.sha1(b"first").hexdigest()
-_WORDS = ["of", "the", "and", "trained", "model", "reads", "text", "that", "a", "person", "wrote", "about", "rivers", "bread", "copper", "and", "slow", "trains"]
+_WORDS = re.findall(
+    r"\w+", "the trained model reads what a person wrote about rivers, bread, copper, slow trains"
+)
 
 
 @dataclass
@@ -63,11 +65,18 @@ class Hub:
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
 
+    def restart(self, files: dict[str, bytes]) -> None:
+        """As new: answers that were held back are let go, faults and requests forgotten."""
+        self.released.set()
+        self.released = threading.Event()
+        self.files, self.commit, self.faults = files, COMMIT, []
+        self.requests.clear()
+
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def __enter__(self) -> Hub:
+    def __enter__(self) -> Hub:  # noqa: PYI034 - typing.Self came with Python 3.11
         self._thread.start()
         return self
 
@@ -147,8 +156,9 @@ class _Handler(BaseHTTPRequestHandler):
             if name not in hub.files:
                 self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
                 return
-            self._send(302, b"", {"Location": f"{hub.endpoint}/cdn/{name}?signature=x", "X-Repo-Commit": match.group(1),
-                                  "X-Linked-Size": str(len(hub.files[name]))})  # fmt: skip
+            location = f"{hub.endpoint}/cdn/{name}?signature=x"
+            size = str(len(hub.files[name]))
+            self._send(302, b"", {"Location": location, "X-Repo-Commit": match[1], "X-Linked-Size": size})
         else:
             self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
@@ -206,7 +216,7 @@ def texts(seed: int, count: int, words: int) -> Iterator[str]:
 
 
 def parquet(rows: list[str], folder: Path, *, row_group_size: int) -> bytes:
-    """`rows` as a parquet file with FineWeb-Edu's first columns, large enough to be read in several ranges."""
+    """`rows` as a parquet file with a few of FineWeb-Edu's columns, uncompressed: as large as its text."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

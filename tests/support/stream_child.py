@@ -1,29 +1,34 @@
-"""Opens a stream as the trainer does and prints what came of it: a program, run by tests with HF_ENDPOINT set.
+"""Opens streams as the trainer does and tells what came of it: a program, run by tests with HF_ENDPOINT set.
 
-    python -m tests.support.stream_child '{"config": {…}, "batches": 3, "cursor": null}'
+    python -m tests.support.stream_child
 
-The last line of its output is JSON: batches' digest, cursor, progress; or the error.
+Reads one JSON object a line, {"config": {…}, "batches": 3, "cursor": null}, and answers each with one line:
+batches' digest, cursor and progress, or the error, and how its process ended. Each runs in a process of its
+own, forked after the imports: they cost more than all the rest.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
+
+import datasets  # noqa: F401 - to have it before the fork
+import huggingface_hub  # noqa: F401
+import pyarrow.parquet  # noqa: F401
 
 from nsa.config import Config
 from nsa.data import build_tokenizer, open_stream
 from nsa.errors import NsaError
 
 
-def main() -> int:
-    asked = json.loads(sys.argv[1])
+def work(asked: dict) -> dict:
     config = Config.model_validate(asked["config"])
     began = time.monotonic()
-    seen = []
+    seen: list[str] = []
     digest = hashlib.sha256()
-    documents = 0
     try:
         tokenizer = build_tokenizer(config)
         with open_stream(
@@ -31,25 +36,38 @@ def main() -> int:
             tokenizer,
             rank=0,
             world_size=1,
-            cursor=asked.get("cursor"),
-            progress=lambda p: seen.append(p.detail),
+            cursor=asked["cursor"],
+            progress=lambda look: seen.append(look.detail),
         ) as batches:
-            began_reading = time.monotonic()
             for _ in range(asked["batches"]):
-                batch = next(batches)
-                digest.update(batch.tokens.tobytes())
-                documents += batch.documents
+                digest.update(next(batches).tokens.tobytes())
             result = {
                 "digest": digest.hexdigest(),
-                "documents": documents,
                 "cursor": batches.cursor(),
                 "downloaded_bytes": batches.progress.downloaded_bytes,
                 "waited_seconds": batches.progress.waited_seconds,
-                "reading_seconds": time.monotonic() - began_reading,
             }
     except NsaError as error:
         result = {"error": type(error).__name__, "message": str(error), "exit_status": error.exit_status}
-    print(json.dumps({**result, "seen": seen, "seconds": time.monotonic() - began}))
+    return {**result, "seen": seen, "seconds": time.monotonic() - began}
+
+
+def main() -> int:
+    for line in sys.stdin:
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reading)
+            with open(writing, "w") as pipe:
+                json.dump(work(json.loads(line)), pipe)
+            return 0  # through the interpreter's whole end, as a program does
+        os.close(writing)
+        with open(reading) as pipe:
+            answer = pipe.read()
+        _, status = os.waitpid(pid, 0)
+        print(
+            json.dumps({**json.loads(answer or "{}"), "ended": os.waitstatus_to_exitcode(status)}), flush=True
+        )
     return 0
 
 
