@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from harness.render.text import clock, single_line
 from harness.supervise.child import signal_name
-from harness.view import total_stalls
 from harness.watch.logtail import tail
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def summary_line(
             parts.append(f"loss {_loss(last)}" if first is None else f"loss {_loss(first)} → {_loss(last)}")
     if best_evaluation is not None:
         parts.append(f"best eval {_loss(best_evaluation[0])} at step {best_evaluation[1]}")
-    stalls = total_stalls(view) if view is not None else 0
+    stalls = sum(view.stalls.values()) if view is not None else 0
     if stalls:
         parts.append("1 incident" if stalls == 1 else f"{stalls} incidents")
     return " · ".join(single_line(part) for part in (*parts, where))
