@@ -24,7 +24,7 @@ CHUNKS = st.lists(PIECES, max_size=40)
 
 
 def lines_by_definition(data: bytes) -> list[bytes]:
-    """Of each line the last frame that a carriage return leaves standing, cut; the last one if it is not empty."""
+    """Of each line the last frame that a carriage return leaves standing, cut to a length."""
     found = []
     for line in data.split(b"\n"):
         frames = [frame for frame in line.split(b"\r") if frame]
