@@ -25,7 +25,7 @@ from harness.errors import RecordError
 
 T = TypeVar("T")
 
-# JSON has no such numbers. NaN comes back as the one `math.nan`, so that a Case equals what was saved of it.
+# JSON has no such numbers. NaN comes back as the one `math.nan`: in free JSON it then equals what was saved.
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 # Beyond what json escapes by itself: what a terminal may obey, and what turns the direction of text.
 _ESCAPED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\udc00-\udfff]")

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 Owner: TypeAlias = Literal["user", "package", "stdlib", "native"]
 
-_PACKAGES = re.compile(r"/(site|dist)-packages/")
+# Console scripts (bin/torchrun) are a package's too: no one writes code without a suffix into bin.
+_PACKAGES = re.compile(r"/(site|dist)-packages/|/bin/[^/.]+$")
 # CPython installs its library as lib/python3.N; conda, pyenv, uv, Debian and framework builds keep that part.
 _STDLIB = re.compile(r"/lib(64)?/python3(\.\d+)?t?/|/python3\d*\.zip/")
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from harness import frames
 from harness.evidence import Missing, Reading, Syscall
-from harness.movement import laggard, latest_stacks, rates
 from harness.render.text import single_line
+from harness.views import laggard, latest_stacks, latest_thread, rates, waits_in
 
 if TYPE_CHECKING:
-    from harness.evidence import Case, Frame, Process, ThreadSample, ThreadStack
+    from harness.evidence import Case, Frame, Process, ThreadStack
 
 STATES = {
     "R": "running",
@@ -126,27 +126,19 @@ def _where(found: tuple[Frame, ...]) -> str:
 
 
 def _state(case: Case, process: Process, thread: ThreadStack | None) -> str:
-    sample = _thread_sample(case, process.pid, thread)
+    tid = thread.tid.value if thread is not None and isinstance(thread.tid, Reading) else process.pid
+    sample = latest_thread(case, process.pid, tid)
     state = sample.state if sample is not None else process.state
     words = [STATES.get(state, f"state {state}")]
-    if sample is not None and isinstance(sample.syscall, Reading):
-        call = sample.syscall.value
-        if isinstance(call, Syscall) and call.number >= 0:
-            words[0] += f" in {call.name}"
+    call = waits_in(case, process.pid, tid)
+    if isinstance(call, Syscall) and call.number >= 0:
+        words[0] += f" in {call.name}"
     cpu = next((rate.cpu_ratio for rate in rates(case) if rate.pid == process.pid), None)
     if cpu is not None:
         words.append(f"{cpu * 100:.0f} % CPU")
     if thread is not None and _owns_gil(thread):
         words.append("holds the GIL")
     return ", ".join(words)
-
-
-def _thread_sample(case: Case, pid: int, thread: ThreadStack | None) -> ThreadSample | None:
-    tid = thread.tid.value if thread is not None and isinstance(thread.tid, Reading) else pid
-    for process in case.samples[-1].processes:
-        if process.pid == pid and isinstance(process.threads, Reading):
-            return next((each for each in process.threads.value if each.tid == tid), None)
-    return None
 
 
 def _why_no_stack(case: Case, pid: int) -> str:

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from harness import frames
 from harness.evidence import Missing, Reading
+from harness.views import laggard, last_progress, rates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from harness.evidence import Case, Json, Piece, ProcessSample, Sample, ThreadStack
+    from harness.evidence import Case, Sample
 
 Verdict: TypeAlias = Literal["moved", "still", "unknown"]
 
@@ -35,16 +34,6 @@ class Movement:
 
     verdict: Verdict
     facts: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rate:
-    """What one process did between the first and the last sample that saw it."""
-
-    pid: int
-    seconds: float
-    cpu_ratio: float
-    io_bytes: Piece[int]
 
 
 def movement(case: Case) -> Movement:
@@ -81,55 +70,6 @@ def counting(case: Case) -> tuple[str, ...]:
     return tuple(changed[:MAX_COUNTING])
 
 
-def rates(case: Case) -> tuple[Rate, ...]:
-    """CPU and io of every process that was seen at least twice."""
-    ticks = case.host.clock_ticks_per_second
-    seen: dict[int, list[tuple[float, ProcessSample]]] = {}
-    for sample in case.samples:
-        for process in sample.processes:
-            if isinstance(process.activity, Reading):
-                seen.setdefault(process.pid, []).append((process.activity.at_seconds, process))
-    found = []
-    for pid, moments in seen.items():
-        (begin, first), (end, last) = moments[0], moments[-1]
-        if end > begin and isinstance(first.activity, Reading) and isinstance(last.activity, Reading):
-            before, after = first.activity.value, last.activity.value
-            used = after.user_ticks + after.system_ticks - before.user_ticks - before.system_ticks
-            rate = Rate(
-                pid=pid,
-                seconds=end - begin,
-                cpu_ratio=used / ticks / (end - begin),
-                io_bytes=_io_between(first, last),
-            )
-            found.append(rate)
-    return tuple(found)
-
-
-def latest_stacks(case: Case, pid: int) -> tuple[ThreadStack, ...]:
-    """The last Python stacks that were seen of a process; those read while it was paused, if any."""
-    for methods in (("blocking", "native", "faulthandler"), ("nonblocking",)):
-        for sample in reversed(case.samples):
-            for process in sample.processes:
-                if process.pid != pid or isinstance(process.stacks, Missing):
-                    continue
-                if process.stacks.value.method in methods:
-                    return process.stacks.value.threads
-    return ()
-
-
-def laggard(records: Piece[tuple[dict[str, Json], ...]]) -> Mapping[str, Json] | None:
-    """The record of the rank whose last progress is the oldest, of those that have not closed."""
-    if isinstance(records, Missing):
-        return None
-    open_ones = [record for record in records.value if record.get("closed_status") is None]
-    return min(open_ones, key=_last_progress, default=None)
-
-
-def _last_progress(record: Mapping[str, Json]) -> float:
-    found = record.get("last_progress_monotonic_seconds")
-    return float(found) if isinstance(found, (int, float)) else 0.0
-
-
 def _by_records(first: Sample, last: Sample) -> Movement | None:
     behind = laggard(first.records)
     if behind is None or isinstance(last.records, Missing):
@@ -138,7 +78,7 @@ def _by_records(first: Sample, last: Sample) -> Movement | None:
     if now is None:
         return None
     rank, seconds = behind.get("rank"), last.at_seconds - first.at_seconds
-    if _last_progress(now) > _last_progress(behind):
+    if last_progress(now) > last_progress(behind):
         fact = f"rank {rank} progressed while we looked: step {now.get('step')}, stage {now.get('stage')}"
         return Movement(verdict="moved", facts=(fact,))
     fact = (
@@ -148,20 +88,22 @@ def _by_records(first: Sample, last: Sample) -> Movement | None:
 
 
 def _by_activity(case: Case) -> Movement:
-    moved, still, unseen = _log(case.samples[0], case.samples[-1]), [], []
+    moved, still, unseen, idle = _log(case.samples[0], case.samples[-1]), [], [], []
     for rate in rates(case):
         if isinstance(rate.io_bytes, Reading) and rate.io_bytes.value >= SMALL_IO_BYTES:
             moved.append(f"pid {rate.pid} moved {rate.io_bytes.value} bytes in {rate.seconds:.1f} s")
         busy = f"pid {rate.pid} used {rate.cpu_ratio:.0%} of a core"
         changed = _stack_changed(case, rate.pid)
         if rate.cpu_ratio < IDLE_CPU_RATIO:
-            still.append(f"pid {rate.pid} used no CPU")
+            idle.append(str(rate.pid))
         elif changed is None:
             unseen.append(f"{busy}, and where could not be seen")
         elif changed:
             moved.append(f"{busy}, in changing functions")
         else:
             still.append(f"{busy}, in one place")
+    if idle:
+        still.append(f"pid {', '.join(idle[:8])}{' and others' if len(idle) > 8 else ''} used no CPU")
     if moved:
         return Movement(verdict="moved", facts=(*moved, *still, *unseen))
     if unseen or not still:
@@ -188,16 +130,6 @@ def _stack_changed(case: Case, pid: int) -> bool | None:
         if process.pid == pid and isinstance(process.stacks, Reading)
     ]
     return len(set(seen)) > 1 if len(seen) > 1 else None
-
-
-def _io_between(first: ProcessSample, last: ProcessSample) -> Piece[int]:
-    if isinstance(first.io, Missing):
-        return first.io
-    if isinstance(last.io, Missing):
-        return last.io
-    before, after = first.io.value, last.io.value
-    moved = after.read_chars + after.write_chars - before.read_chars - before.write_chars
-    return Reading(value=moved, at_seconds=last.io.at_seconds)
 
 
 def _ended(case: Case, pid: int) -> bool:

@@ -1,7 +1,8 @@
 """`python -m harness.collect`: one Case into a folder, one line of JSON on stdout; the child that may die.
 
     {"schema": "harness.collect/1", "ok": true, "folder": …, "movement": "moved|still|unknown", "facts": […],
-     "headline": …, "took_seconds": …, "left_out": […], "error": null}
+     "headline": …, "took_seconds": …, "errors": ["a collector that failed", …], "left_out": […],
+     "error": null}
 
 With `ok` false the Case was not written; the headline is there all the same if anything was seen. Exit
 status: 0 written, 2 usage, 125 not written.
@@ -12,14 +13,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 from harness import bundle
+from harness.collect import deadline
 from harness.collect.case import Options, collect
 from harness.errors import HarnessError
 from harness.headline import headline
 from harness.movement import movement
+
+
+def _end(*_: object) -> None:
+    """Asked to end: take along what runs for us. (Killed outright, `timeout` ends it a little later.)"""
+    deadline.kill_all()
+    os._exit(128 + signal.SIGTERM)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--native", action="store_true")
     parser.add_argument("--no-gpu", action="store_true")
     asked = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _end)
     options = Options(
         samples=asked.samples,
         interval_seconds=asked.interval,
@@ -61,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         "facts": list(moved.facts),
         "headline": headline(case),
         "took_seconds": round(case.took_seconds, 3),
+        "errors": [error.collector for error in case.errors],
         "left_out": [],
         "error": None,
     }

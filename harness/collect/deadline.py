@@ -225,6 +225,7 @@ def run(
         cwd="/",
         env=dict(env) if env is not None else None,
     )
+    _running.add(process)
     try:
         streams = _read_streams(process, started + seconds, max_bytes)
         if isinstance(streams, Killed):
@@ -234,10 +235,21 @@ def run(
         return Killed(why=f"did not end within {seconds:.1f} s")
     finally:
         kill(process)
+        _running.discard(process)
     output, errors = streams
     return Finished(
         status=process.returncode, output=output, errors=errors, took_seconds=time.monotonic() - started
     )
+
+
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+def kill_all() -> None:
+    """Kill every program that still runs, whichever thread started it: for the end of this process."""
+    for process in list(_running):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _outliving_us(seconds: float) -> list[str]:

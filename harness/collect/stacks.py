@@ -67,15 +67,20 @@ _ARGUMENTS: dict[StackMethod, tuple[str, ...]] = {
 def parse(data: bytes, *, text: bool = False) -> tuple[ThreadStack, ...]:
     """The output of `py-spy dump --json`; ValueError for anything else. `text` keeps strings of locals."""
     try:
-        return tuple(_thread(each, text) for each in json.loads(data))
+        raw = json.loads(data)
+        return tuple(_thread(each, text, last=index == len(raw)) for index, each in enumerate(raw, 1))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not py-spy's JSON: {type(error).__name__} {error}") from None
 
 
-def _thread(raw: dict[str, Any], text: bool) -> ThreadStack:
-    tid = raw["os_thread_id"]
-    # Names are kept by `threading`; a program that never imported it has none.
-    name = raw["thread_name"] or ("MainThread" if tid is not None and tid == raw.get("pid") else "")
+def _thread(raw: dict[str, Any], text: bool, *, last: bool) -> ThreadStack:
+    tid, pid, name = raw["os_thread_id"], raw.get("pid"), raw["thread_name"] or ""
+    # Names are kept by `threading`, which not every program imports, and before Python 3.11 a dump that does
+    # not pause cannot tell the thread's id. The main thread has the process's, and stands last: it is oldest.
+    if not name and (tid == pid if tid is not None else last):
+        name = "MainThread"
+    if name == "MainThread" and tid is None:
+        tid = pid
     return ThreadStack(
         tid=_NOT_TOLD if tid is None else Reading(value=int(tid)),
         name=str(name),

@@ -9,10 +9,11 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 from harness import frames
-from harness.evidence import Missing, Reading, Running, Syscall
-from harness.headline import STATES, headline
-from harness.movement import latest_stacks, movement, rates
+from harness.evidence import Missing, Reading, Syscall
+from harness.headline import STATES, chosen_thread, headline, looked_at
+from harness.movement import movement
 from harness.render.text import duration, single_line
+from harness.views import latest_stacks, latest_thread, rates, waits_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from harness.evidence import Case, Frame, Piece, Process, Stacks, ThreadSample, ThreadStack
 
 # For the main facts to stand on one screen; everything is in case.json and stacks/.
-MAX_PROCESSES = 12
-MAX_THREADS = 6
-MAX_FRAMES = 5
+MAX_PROCESSES = 8
+MAX_THREADS = 4
+MAX_FRAMES = 4
 
 _VERDICTS = {
     "moved": "PROGRESS was seen",
@@ -42,7 +43,8 @@ def case_lines(case: Case) -> list[str]:
     lines += _labelled("because", found.facts[:4])
     lines += _labelled("taken", [_taken(case)])
     lines += _labelled("log", _log(case))
-    for process in case.processes[:MAX_PROCESSES]:
+    first = looked_at(case)
+    for process in sorted(case.processes, key=lambda each: each is not first)[:MAX_PROCESSES]:
         lines += ["", *_process_lines(case, process)]
     if len(case.processes) > MAX_PROCESSES:
         lines += ["", f"and {len(case.processes) - MAX_PROCESSES} more processes: see stacks/ and case.json"]
@@ -123,28 +125,33 @@ def _command(case: Case, pid: int) -> str:
 
 
 def _process_lines(case: Case, process: Process) -> Iterator[str]:
+    """A process: its main thread with the innermost frames, the others on one line each."""
     cpu = next((f", {rate.cpu_ratio * 100:.0f} % CPU" for rate in rates(case) if rate.pid == process.pid), "")
     age = f", {duration(process.age_seconds.value)} old" if isinstance(process.age_seconds, Reading) else ""
     state = STATES.get(process.state, process.state)
     yield f"pid {process.pid} · {state}{cpu}{age} · {_command(case, process.pid)}"
-    stacks = {
-        thread.tid.value: thread
-        for thread in latest_stacks(case, process.pid)
-        if isinstance(thread.tid, Reading)
-    }
-    unnamed = [each for each in latest_stacks(case, process.pid) if isinstance(each.tid, Missing)]
-    samples = _threads(case, process.pid)
-    # Threads with a Python stack first, the main thread before the others.
-    samples.sort(key=lambda each: (each.tid not in stacks, each.tid != process.pid))
-    for sample in samples[:MAX_THREADS]:
-        thread = stacks.get(sample.tid)
-        yield f"  {_thread_state(sample, thread)}"
-        yield from _short_stack(thread.frames if thread else ())
-    for thread in unnamed[:MAX_THREADS]:
-        yield f"  {_thread_title(thread)}"
-        yield from _short_stack(thread.frames)
-    if len(samples) > MAX_THREADS:
-        yield f"  and {len(samples) - MAX_THREADS} more threads"
+    stacks = latest_stacks(case, process.pid)
+    main = chosen_thread(stacks)
+    if main is not None:
+        yield f"  {_thread_line(case, process.pid, main, where=False)}"
+        yield from _short_stack(main.frames)
+    others = [thread for thread in stacks if thread is not main]
+    for thread in others[:MAX_THREADS]:
+        yield f"  {_thread_line(case, process.pid, thread, where=True)}"
+    named = {thread.tid.value for thread in stacks if isinstance(thread.tid, Reading)}
+    native = [each for each in _threads(case, process.pid) if each.tid not in named] if named else []
+    if not stacks:
+        native = _threads(case, process.pid)
+    for each in native[: MAX_THREADS if not stacks else 0]:
+        yield f"  {single_line(each.name)} ({each.tid}): {_doing(case, process.pid, each)}"
+    more = (
+        len(others) + len(native) - MAX_THREADS
+        if not stacks
+        else max(0, len(others) - MAX_THREADS) + len(native)
+    )
+    if more > 0:
+        names = sorted({single_line(each.name) for each in native})[:4]
+        yield f"  and {more} more threads{': ' + ', '.join(names) if names and stacks else ''}"
 
 
 def _threads(case: Case, pid: int) -> list[ThreadSample]:
@@ -155,21 +162,22 @@ def _threads(case: Case, pid: int) -> list[ThreadSample]:
     return []
 
 
-def _thread_state(sample: ThreadSample, thread: ThreadStack | None) -> str:
-    name = thread.name if thread is not None else sample.name
+def _thread_line(case: Case, pid: int, thread: ThreadStack, *, where: bool) -> str:
+    title = _thread_title(thread)
+    sample = latest_thread(case, pid, thread.tid.value) if isinstance(thread.tid, Reading) else None
+    doing = f"{', ' if ': ' in title else ': '}{_doing(case, pid, sample)}" if sample is not None else ""
+    frame = frames.blamed(thread.frames) or (thread.frames[0] if thread.frames else None)
+    return f"{title}{doing}{f' at {single_line(frames.place(frame))}' if where and frame else ''}"
+
+
+def _doing(case: Case, pid: int, sample: ThreadSample) -> str:
     words = [STATES.get(sample.state, sample.state)]
-    if isinstance(sample.syscall, Reading):
-        call = sample.syscall.value
-        if isinstance(call, Syscall) and call.number >= 0:
-            words.append(f"in {call.name}")
-        elif isinstance(call, Running):
-            words = ["running"]
+    call = waits_in(case, pid, sample.tid)
+    if isinstance(call, Syscall) and call.number >= 0:
+        words.append(f"in {call.name}")
     if isinstance(sample.wchan, Reading):
         words.append(f"({single_line(sample.wchan.value)})")
-    gil = (
-        ", holds the GIL" if thread and isinstance(thread.owns_gil, Reading) and thread.owns_gil.value else ""
-    )
-    return f"{single_line(name) or '?'} ({sample.tid}): {' '.join(words)}{gil}"
+    return " ".join(words)
 
 
 def _thread_title(thread: ThreadStack) -> str:
@@ -181,16 +189,16 @@ def _thread_title(thread: ThreadStack) -> str:
 
 
 def _short_stack(found: tuple[Frame, ...]) -> Iterator[str]:
-    """The innermost frames, and the blamed one if it lies deeper in."""
+    """The innermost frames, and the blamed one if it lies deeper in; that one with its whole path."""
     blamed = frames.blamed(found)
     shown = list(found[:MAX_FRAMES])
     if blamed is not None and blamed not in shown:
         shown[-1] = blamed
     for frame in shown:
-        yield f"    {'>' if frame is blamed else ' '} {_frame(frame)}"
+        yield f"    > {_frame(frame)}" if frame is blamed else f"      {single_line(frames.place(frame))}"
 
 
 def _frame(frame: Frame) -> str:
     numbers = [f"{each.name} = {each.value}" for each in frame.locals if each.kind == "number"][:4]
     where = f"{frame.file}:{frame.line}" if frame.line else frame.file
-    return single_line(f"{frame.function} ({where})" + (f"  {', '.join(numbers)}" if numbers else ""))
+    return single_line(f"{where} in {frame.function}" + (f"   {', '.join(numbers)}" if numbers else ""))

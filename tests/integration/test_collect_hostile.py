@@ -1,4 +1,4 @@
-"""What may go wrong while looking: targets that die, hide, stop or change; programs that are missing or killed."""
+"""What may go wrong while looking: targets that die, hide, stop or change; programs missing or killed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness import bundle
 from harness.collect import deadline, stacks
 from harness.collect.case import Options, collect
 from harness.collect.procfs import Proc
-from harness.evidence import Missing, Reading
+from harness.evidence import Missing, Reading, Syscall
 from harness.headline import headline
 from harness.movement import movement
 from tests.support.env import REPOSITORY, clean_env
@@ -76,7 +76,7 @@ def test_a_dump_of_a_reused_pid_is_not_taken():
 
 @pytest.mark.needs("py-spy")
 def test_a_pid_reused_during_the_dump_yields_no_strangers_stack(tmp_path):
-    # py-spy answers, but when it has answered the process is another: its line in a recorded /proc has changed.
+    # py-spy answers, but by then the process is another: its line in a recorded /proc has changed.
     with running("sleeps") as victim:
         real = Path(f"/proc/{victim.pid}/stat")
         folder = tmp_path / "proc" / str(victim.pid)
@@ -220,7 +220,7 @@ def test_without_py_spy_the_rest_is_there(monkeypatch):
     with running("sleeps") as victim:
         case = look(victim.pid)
     assert stacks_piece(case, victim.pid) == stacks.NO_PY_SPY
-    assert case.samples[-1].processes[0].threads.value[0].syscall.value.name == "clock_nanosleep"
+    assert isinstance(case.samples[-1].processes[0].threads.value[0].syscall.value, Syscall)
     assert "pip install py-spy" in headline(case)
 
 
@@ -293,12 +293,38 @@ def test_killing_the_collector_at_any_moment_leaves_the_target_running_and_no_ha
         wait_for(lambda: Proc().status(victim.pid)["TracerPid"] == "0", what="no tracer left")
 
 
+@pytest.mark.needs("py-spy")
+def test_a_collector_that_is_asked_to_end_takes_its_programs_along(tmp_path):
+    (tmp_path / "bin").mkdir()
+    mark = tmp_path / "pid"
+    hangs = program(tmp_path, f"echo $$ > {mark}; exec sleep 3600")
+    script = (
+        "import sys; from harness.collect import stacks, __main__ as program; "
+        f"stacks.find_py_spy = lambda: {hangs!r}; program.main(sys.argv[1:])"
+    )
+    with running("sleeps") as victim:
+        arguments = [
+            "--pid",
+            str(victim.pid),
+            "--out",
+            str(tmp_path / "case"),
+            "--no-gpu",
+            "--deadline",
+            "60",
+        ]
+        collector = subprocess.Popen([sys.executable, "-c", script, *arguments], env=clean_env())
+        wait_for(lambda: mark.exists() and mark.read_text().strip(), what="the dump")
+        collector.terminate()
+        assert collector.wait(20) == 128 + signal.SIGTERM
+    wait_for(lambda: not alive(int(mark.read_text())), what="the dump to be gone")
+
+
 # ── denied ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 # The interpreter may lie where nobody may read: everything is imported before the user changes.
 AS_NOBODY = """
 import os, sys
-import harness.collect.__main__ as program, harness.watch.heartbeat, encodings.idna, shutil
+import harness.collect.__main__ as program, harness.watch.heartbeat, encodings.idna, shutil, locale, gettext
 from harness.collect import stacks
 os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
 os.umask(0o077)
@@ -313,6 +339,7 @@ def look_as_nobody(folder, *arguments: str) -> tuple[dict, object]:
         capture_output=True,
         text=True,
         timeout=120,
+        check=False,
         env=clean_env(),
         cwd=REPOSITORY,
     )

@@ -204,7 +204,7 @@ def test_an_idle_thread_shows_its_system_call_or_why_not():
     assert isinstance(thread.syscall, (Reading, Missing))
     if isinstance(thread.syscall, Reading):
         assert isinstance(thread.syscall.value, (Syscall, Running))
-        assert thread.syscall.value.name == "clock_nanosleep"
+        assert thread.syscall.value.name in ("clock_nanosleep", "select", "pselect6")  # the latter up to 3.10
 
 
 def test_the_log_behind_stdout_is_found_and_its_end_kept(tmp_path):
@@ -229,7 +229,12 @@ def test_the_log_behind_stdout_is_found_and_its_end_kept(tmp_path):
 
 def run_program(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=120, env=clean_env()
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=clean_env(),
     )
 
 

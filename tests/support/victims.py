@@ -1,4 +1,4 @@
-"""Victims: small programs of tests/zoo, started from a clean environment, ready when they say so, never left behind."""
+"""Victims: programs of tests/zoo, in a clean environment, ready when they say so, never left behind."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from tests.support.env import REPOSITORY, clean_env
 from tests.support.wait import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ZOO = REPOSITORY / "tests" / "zoo"
 

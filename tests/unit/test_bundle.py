@@ -101,6 +101,7 @@ except bundle.BundleError as error:
         capture_output=True,
         text=True,
         timeout=60,
+        check=False,
         env=clean_env(),
     )
     assert (done.stdout.strip(), done.returncode) == (outcome, 0), done.stderr

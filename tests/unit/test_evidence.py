@@ -44,6 +44,8 @@ def two(first, last, **fields):
         ("/v/lib/python3.11/site-packages/torch/nn/x.py", "package"),
         ("/usr/lib/python3/dist-packages/yaml/x.py", "package"),
         ("<string>", "user"),
+        ("/v/bin/torchrun", "package"),
+        ("/home/u/bin/train.py", "user"),
     ],
 )
 def test_whose_code_a_file_is(file, owner):
@@ -244,4 +246,6 @@ def test_what_was_not_seen_stands_with_its_reason():
 def test_the_users_frame_is_shown_however_deep_it_lies():
     deep = [frame(f"/usr/lib/python3.11/m{number}.py", 1, "f") for number in range(20)]
     seen = process_sample(at=0.0, stacks=(stack(*deep, USER),))
-    assert any("> fetch" in line for line in case_text.case_lines(case(sample(seen, at=0.0))))
+    assert any(
+        "> /home/u/loader.py:31 in fetch" in line for line in case_text.case_lines(case(sample(seen, at=0.0)))
+    )

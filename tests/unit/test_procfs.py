@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+from pathlib import Path  # noqa: TC003
 
 import pytest
 
@@ -14,8 +14,8 @@ from harness.collect.deadline import NotSeen
 from harness.evidence import Missing, Reading, Running, Syscall
 
 STAT = (
-    b"%d (%s) S 7 8 9 0 -1 4194560 11 0 13 0 15 16 0 0 20 0 3 0 12345 1 1 18446744073709551615 1 1 1 1 1 0 0 0 0 0 "
-    b"0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0"
+    b"%d (%s) S 7 8 9 0 -1 4194560 11 0 13 0 15 16 0 0 20 0 3 0 12345 1 1 18446744073709551615 1 1 1 1 1 0 0 0 "
+    b"0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0"
 )
 
 
@@ -72,7 +72,8 @@ def test_an_unknown_system_call_keeps_its_number():
 
 def test_signal_masks_tell_who_handles_what():
     status = procfs.parse_status(
-        b"Name:\tx\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000040000\nSigBlk:\t0\nSigIgn:\t1000\nSigCgt:\t0000000000000200\n"
+        b"Name:\tx\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000040000\nSigBlk:\t0\nSigIgn:\t1000\n"
+        b"SigCgt:\t0000000000000200\n"
     )
     signals = procfs.parse_signals(status)
     assert signals.catches(10)
@@ -142,7 +143,7 @@ def test_both_ends_of_a_pipe_are_found():
 def test_a_tcp_socket_with_queues_and_peer():
     data = (
         b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
-        b"   0: 0100007F:1F90 0200000A:01BB 01 00000010:00000020 00:00000000 00000003  1000  0 4242 1 0 20 4 30 10 -1\n"
+        b"   0: 0100007F:1F90 0200000A:01BB 01 00000010:00000020 00:00000000 00000003 1000 0 4242 1 0 20 4\n"
     )
     (found,) = sockets.parse_inet(data, "tcp")
     assert (found.local, found.peer, found.state) == ("127.0.0.1:8080", "10.0.0.2:443", "ESTABLISHED")

@@ -79,6 +79,12 @@ def test_a_thread_whose_id_is_unknown_says_so():
     assert isinstance(thread.tid, Missing)
 
 
+@pytest.mark.parametrize("tid", [1, None])
+def test_the_main_thread_of_a_program_that_never_imported_threading(tid):
+    (thread,) = stacks.parse(dumped(thread_name=None, os_thread_id=tid))
+    assert (thread.name, thread.tid) == ("MainThread", Reading(value=1))
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[{}]", b"null", b'[{"frames": 1}]', b"\xff"])
 def test_what_is_no_dump_is_a_value_error(data):
     with pytest.raises(ValueError):

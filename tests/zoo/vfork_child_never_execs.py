@@ -1,4 +1,4 @@
-"""State D without root: the parent of a vfork waits, uninterruptibly, for a child that neither execs nor exits.
+"""State D without root: a vfork waits, uninterruptibly, for a child that neither execs nor exits.
 
 Prints the child's pid; ending the child ends the wait, and the program goes on to say RESUMED.
 """
