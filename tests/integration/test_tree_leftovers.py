@@ -65,7 +65,7 @@ def test_an_orphan_in_its_own_session_is_ended(start: Callable[..., runs.Run], k
 
 
 def test_the_end_of_a_killed_command_is_the_end_of_its_ranks(start: Callable[..., runs.Run]) -> None:
-    """As when torchrun itself is killed: its ranks are in sessions of their own and would train on for ever."""
+    """As when torchrun itself is killed: its ranks, in sessions of their own, would train on for ever."""
     run = start(*runs.python(ORPHAN + "time.sleep(1000)"))
     orphan = _orphan(run)
     assert orphan.ppid() == run.attempt()["keeper_pid"]
