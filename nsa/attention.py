@@ -210,7 +210,8 @@ class NSAAttention(nn.Module):
             logits_BGRSN = logits_BGRSN.masked_fill(~visible_B11SN, torch.finfo(wide).min)
             p_BGSN = (logits_BGRSN.softmax(dim=-1) * visible_B11SN).sum(dim=2)
             relative_BGSN = selection.relative_BSN[:, None].expand(-1, self.groups, -1, -1)
-            return p_BGSN.gather(-1, relative_BGSN) * selection.ended_BSN[:, None]
+            gathered_BGSN: Tensor = p_BGSN.gather(-1, relative_BGSN) * selection.ended_BSN[:, None]
+        return gathered_BGSN
 
     def scores(self, p_BGSN: Tensor, selection: SelectionBlocks) -> Tensor:
         """Importance (B, G, S, J) of each selection block (Eq. 9)."""
