@@ -26,7 +26,7 @@ from harness.movement import movement
 
 
 def _end(*_: object) -> None:
-    """Asked to end: take along what runs for us. (Killed outright, `timeout` ends it a little later.)"""
+    """End as asked, with what runs for us; where we are killed outright, `timeout` ends it a little later."""
     deadline.kill_all()
     os._exit(128 + signal.SIGTERM)
 

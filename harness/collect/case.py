@@ -75,7 +75,7 @@ def collect(
     for index in range(options.samples if members else 0):
         if index:
             time.sleep(look.deadline.within(options.interval_seconds))
-        if samples and look.deadline.within(1.0) < 0.5:
+        if samples and look.late():
             look.error("samples", f"{index} of {options.samples} were taken: the time was over")
             break
         samples.append(look.sample(members, last=index + 1 == options.samples))
@@ -116,6 +116,8 @@ class _Look:
     def __init__(self, proc: Proc, deadline: Deadline, options: Options, run_dir: Path | None) -> None:
         self.proc = proc
         self.deadline = deadline
+        # Stacks may take all the time they get: the rest needs some too.
+        self._sampling = deadline.before(min(1.5, 0.2 * deadline.left()))
         self.options = options
         self.run_dir = run_dir
         self.errors: list[CollectError] = []
@@ -126,6 +128,10 @@ class _Look:
     def error(self, collector: str, detail: str) -> None:
         """Note what no field of the Case has room for."""
         self.errors.append(CollectError(collector=collector, detail=detail))
+
+    def late(self) -> bool:
+        """Whether another sample would not be worth its while."""
+        return self._sampling.left() < 0.2
 
     def members(self, pid: int, start_time_ticks: int | None) -> tuple[Stat, ...]:
         """The tree, unless the pid is gone or another's."""
@@ -169,7 +175,7 @@ class _Look:
         ]
         if self.options.stacks:
             dumps = [functools.partial(self._stacks, each, last) for each in samples]
-            found_stacks = all_of(dumps, self.deadline.left(), width=width)
+            found_stacks = all_of(dumps, self._sampling.left(), width=width)
             samples = [
                 dataclasses.replace(each, stacks=found)
                 for each, found in zip(samples, found_stacks, strict=True)
@@ -199,7 +205,7 @@ class _Look:
     def _stacks(self, sample: ProcessSample, last: bool) -> Piece[Stacks]:
         if isinstance(sample.activity, Missing):
             return sample.activity
-        found = self._ladders[sample.pid].dump(sample.threads, self.deadline)
+        found = self._ladders[sample.pid].dump(sample.threads, self._sampling)
         if last and isinstance(found, Missing) and self.run_dir is not None:
             return self._own_dump(sample, found)
         return found
@@ -232,7 +238,9 @@ class _Look:
             for stat, result in zip(members, found, strict=True)
         )
         for process in self._processes:
-            self.run_dir = self.run_dir or records.run_dir_of(process.environment)
+            if self.run_dir is None:
+                named = call(functools.partial(records.run_dir_of, process.environment), 0.3)
+                self.run_dir = None if isinstance(named, Missing) else named
         return self._processes
 
     def owners(self) -> set[int]:

@@ -195,6 +195,9 @@ def test_the_whole_collection_keeps_its_deadline_when_every_dump_hangs(tmp_path,
     assert case.took_seconds < 6.0
     assert stacks_piece(case, victim.pid, 0).reason == "timed_out"
     assert "stacks" in [error.collector for error in case.errors]
+    # What comes after the stacks has had its time.
+    assert isinstance(case.locks, Reading)
+    assert isinstance(case.pressure, Reading) or case.pressure.reason == "unavailable"
 
 
 def test_a_read_that_never_answers_costs_only_itself():

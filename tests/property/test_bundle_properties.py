@@ -63,7 +63,7 @@ def test_every_case_equals_what_was_saved_of_it(case):
 @settings(deadline=None)
 @given(st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0, 5e-324]))
 def test_a_number_comes_back_as_the_very_same(number):
-    # NaN equals nothing, itself included: in a typed field it makes two Cases unequal, so its bits are compared.
+    # NaN equals nothing, itself included: in a typed field it makes Cases unequal, so its bits are compared.
     found = codec.loads(Reading[float], codec.dumps(Reading(value=number)))
     assert struct.pack("d", found.value) == struct.pack("d", number)
 

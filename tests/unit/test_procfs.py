@@ -14,8 +14,8 @@ from harness.collect.deadline import NotSeen
 from harness.evidence import Missing, Reading, Running, Syscall
 
 STAT = (
-    b"%d (%s) S 7 8 9 0 -1 4194560 11 0 13 0 15 16 0 0 20 0 3 0 12345 1 1 18446744073709551615 1 1 1 1 1 0 0 0 "
-    b"0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0"
+    b"%d (%s) S 7 8 9 0 -1 4194560 11 0 13 0 15 16 0 0 20 0 3 0 12345 1 1 18446744073709551615 1 1 1 1 1 "
+    b"0 0 0 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0"
 )
 
 
@@ -158,7 +158,7 @@ def test_a_tcp_socket_with_queues_and_peer():
 @pytest.mark.skipif(sys.byteorder != "little", reason="the line was recorded on a little-endian machine")
 def test_ipv6_addresses_and_mapped_ones():
     head = b"head\n"
-    line = b" 0: %s:0050 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1 1 0\n"
+    line = b" 0: %s:0050 " + b"0" * 32 + b":0000 0A 00000000:00000000 00:00000000 00000000 0 0 1 1 0\n"
     (loopback,) = sockets.parse_inet(head + line % b"00000000000000000000000001000000", "tcp6")
     (mapped,) = sockets.parse_inet(head + line % b"0000000000000000FFFF00000100007F", "tcp6")
     assert (loopback.local, loopback.state, mapped.local) == ("[::1]:80", "LISTEN", "127.0.0.1:80")
