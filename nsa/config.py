@@ -160,7 +160,9 @@ class DataConfig(_Section):
     cache_dir: str | None = None  # default: the user's cache folder
     stall_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0  # give a silent source up after this
     retries: Annotated[int, Field(ge=0)] = 5  # attempts after the first, on a failing source
-    eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.02  # of the documents held out, chosen by a hash of their text
+    eval_fraction: Annotated[float, Field(gt=0, lt=1)] = (
+        0.02  # held out of the documents, by a hash of their text
+    )
     eval_documents: Count | None = None  # at most so many of the held-out documents
 
     def problems(self) -> Iterator[Problem]:

@@ -58,7 +58,8 @@ class Loop:
         session, config = self._session, self._config
         session.report.begin(session.first_step)
         self._telemetry.stage("first_batch")
-        self._stage_after_batch = "train"
+        # The first forward and backward pass of a compiled model compile it: minutes that are no hang.
+        self._stage_after_batch = "compile" if config.train.compile else "train"
         for number in range(session.first_step + 1, self._steps + 1):
             cursor = session.stream.cursor()
             try:
@@ -71,6 +72,8 @@ class Loop:
                     "nonfinite", step=number, loss=str(error.loss), grad_norm=str(error.grad_norm)
                 )
                 raise
+            if number == session.first_step + 1:
+                self._telemetry.stage("train")
             cursor = session.stream.cursor()
             self._note_epoch(cursor)
             if number == self._steps:

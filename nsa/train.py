@@ -153,6 +153,11 @@ def _lost_ranks_named(world: World) -> Iterator[None]:
             " or set train.activation_checkpointing to true"
         ) from error
     except RuntimeError as error:
+        if "can't allocate memory" in str(error):  # what torch's allocator says on the CPU
+            raise NsaError(
+                "out of memory: lower train.micro_batch (and raise train.accumulation by as much), or set"
+                " train.activation_checkpointing to true"
+            ) from error
         lost = distributed.translate(error, world)
         if lost is None:
             raise

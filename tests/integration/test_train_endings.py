@@ -264,6 +264,17 @@ def test_watched_by_the_harness_it_emits_what_it_does(tmp_path: Path) -> None:
     assert not (out / "metrics.jsonl").exists()  # the harness writes it
 
 
+@pytest.mark.parametrize(
+    ("override", "tolerance"), [("train.activation_checkpointing=true", 1e-6), ("train.dtype=bf16", 2e-2)]
+)
+def test_saving_memory_trains_the_same(tmp_path: Path, override: str, tolerance: float) -> None:
+    config = tiny_run.config(tmp_path)
+    tiny_run.train_in_process(config, tmp_path / "plain", "train.steps=4")
+    tiny_run.train_in_process(config, tmp_path / "saving", "train.steps=4", override)
+    plain, saving = ([row["loss"] for row in tiny_run.rows(tmp_path / name)] for name in ("plain", "saving"))
+    assert saving == pytest.approx(plain, rel=tolerance)
+
+
 @pytest.mark.needs("tensorboard")
 def test_tensorboard_events_are_written_when_asked(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
