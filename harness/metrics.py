@@ -15,19 +15,21 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from harness.schedules import scheduled_rate
+from harness.view import RunView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from prometheus_client.core import Metric
 
-    from harness.view import GpuReading, Histogram, RankState, RunView
+    from harness.view import GpuReading, Histogram, RankState
 
 # A command without records gets series of its own only after this long: a rank that vanished is an alert,
 # and a command that is about to become rank 0 must not look like one.
 SILENT_SECONDS = 60.0
 COMMAND_RANK = "command"
 ENDED_WELL = ("finished", "stopped")
+_ERRORS_TEXT = "Readings that failed."
 
 _RANK = ("run_id", "rank")
 
@@ -41,9 +43,11 @@ class TrainerCollector(Collector):
         self._command_shown = False
         self._lock = threading.Lock()
 
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: registering must not need a run yet."""
-        return ()
+    def describe(self) -> Iterator[Metric]:
+        """Every family there may be, empty: so that `/metrics?name[]=` can choose among them."""
+        nothing = RunView(run_id="", name="", taken_wall_seconds=0.0, attempt=0, started_wall_seconds=0.0)
+        yield from (family for make in _FAMILIES for family in make(nothing))
+        yield CounterMetricFamily("harness_collect_errors", _ERRORS_TEXT)
 
     def collect(self) -> Iterator[Metric]:
         """All families that have a series."""
@@ -68,9 +72,7 @@ class TrainerCollector(Collector):
         errors = dict(view.collect_errors)
         if self._error_count:
             errors["metrics"] = errors.get("metrics", 0) + self._error_count
-        family = CounterMetricFamily(
-            "harness_collect_errors", "Readings that failed.", labels=("run_id", "collector")
-        )
+        family = CounterMetricFamily("harness_collect_errors", _ERRORS_TEXT, labels=("run_id", "collector"))
         for name, count in sorted(errors.items()):
             family.add_metric((view.run_id, name), count)
         yield family

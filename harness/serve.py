@@ -71,7 +71,7 @@ class Server:
         certificate: tuple[Path, Path] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        registry = CollectorRegistry(auto_describe=False)
+        registry = CollectorRegistry()
         registry.register(collector)
         self._metrics = make_wsgi_app(registry)
         self._view = view
@@ -158,11 +158,15 @@ class Server:
             )
             ready.set()
             loop.run_forever()
+            # Connections just accepted get their task, and so their end; a closed server would lose them.
+            loop.remove_reader(server.sockets[0].fileno())
+            loop.run_until_complete(_turns(5))
             server.close()
             for task in asyncio.all_tasks(loop):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     loop.run_until_complete(task)
+            loop.run_until_complete(_turns(5))  # what was aborted is closed in the turns after
         finally:
             ready.set()
             loop.close()
@@ -313,6 +317,11 @@ class Server:
         watching = view is not None and now - view.taken_wall_seconds < STALE_SECONDS
         status = "200 OK" if watching else "503 Service Unavailable"
         return status, (("Content-Type", "application/json"),), json.dumps(document).encode() + b"\n"
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 def _text(status: str, text: str) -> tuple[str, list[tuple[str, str]], bytes, bool]:

@@ -127,7 +127,9 @@ def test_a_pid_used_again_is_not_the_rank(run_dir, ranks, tmp_path):
         proc = tmp_path / "proc"
         (proc / str(trainer.pid)).mkdir(parents=True)
         (proc / str(trainer.pid) / "stat").write_bytes(real.replace(ticks, b"1" + ticks))
-        assert [each.alive for each in Ranks(run_dir, clock=SYSTEM, record=False, proc=proc).poll()] == [False]
+        assert [each.alive for each in Ranks(run_dir, clock=SYSTEM, record=False, proc=proc).poll()] == [
+            False
+        ]
         assert state.alive
 
 
@@ -170,7 +172,9 @@ def test_a_record_cut_short_is_said_once_and_its_process_still_known(run_dir, ra
 
 
 def test_a_second_supervisor_goes_on_without_repeating_rows(run_dir):
-    with stepping(run_dir, then="wait(); [emit.step(s) for s in range(21, 26)]; say('more'); wait()") as trainer:
+    with stepping(
+        run_dir, then="wait(); [emit.step(s) for s in range(21, 26)]; say('more'); wait()"
+    ) as trainer:
         trainer.hear("done")
         first = Ranks(run_dir, clock=SYSTEM)
         first.poll()
@@ -188,6 +192,9 @@ def test_a_second_observer_writes_nothing(run_dir):
         trainer.hear("done")
         Ranks(run_dir, clock=SYSTEM, record=False).poll()
     assert not (run_dir / "metrics.jsonl").exists()
+
+
+MOUNT_AND_RUN = 'mount -t tmpfs -o size=64k none /mnt && exec "$0" "$@"'
 
 
 @pytest.mark.needs("tmpfs")
@@ -218,8 +225,7 @@ print([json.loads(line)["step"] for line in path.read_bytes().splitlines()] == l
     script = tmp_path / "full.py"
     script.write_text(code)
     done = subprocess.run(
-        ["unshare", "--mount", "--", "sh", "-c", f'mount -t tmpfs -o size=64k none /mnt && exec "$0" "{script}"']
-        + [sys.executable],
+        ["unshare", "--mount", "--", "sh", "-c", MOUNT_AND_RUN, sys.executable, str(script)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,5 +1,6 @@
 """The metrics server over real sockets, beside real trainers, and against clients that mean no good."""
 
+import contextlib
 import gzip
 import http.client
 import json
@@ -45,7 +46,9 @@ def start():
 def get(server, path="/metrics", method="GET", timeout=20.0, **headers):
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout)
     try:
-        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        connection.request(
+            method, path, headers={name.replace("_", "-"): value for name, value in headers.items()}
+        )
         response = connection.getresponse()
         return response.status, response.read(), response.headers
     finally:
@@ -69,7 +72,9 @@ def test_metrics_in_the_format_that_is_asked_for(start):
     status, body, headers = get(server)
     assert (status, headers["Content-Type"].split(";")[0]) == (200, "text/plain")
     assert series(body, "trainer_step") == {"0": 128}
-    _, body, headers = get(server, Accept="application/openmetrics-text; version=1.0.0", Accept_Encoding="gzip")
+    _, body, headers = get(
+        server, Accept="application/openmetrics-text; version=1.0.0", Accept_Encoding="gzip"
+    )
     assert headers["Content-Type"].startswith("application/openmetrics-text")
     assert gzip.decompress(body).endswith(b"# EOF\n")
 
@@ -170,8 +175,21 @@ def test_whoever_listens_for_all_is_warned(address, options, warned):
 def test_tls(start, tmp_path):
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-        + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+        [
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+            ),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)),
+        ],
         check=True,
         capture_output=True,
         timeout=60,
@@ -192,7 +210,7 @@ def test_a_taken_port_says_who_has_it(start):
     with pytest.raises(PortTakenError, match=f"127.0.0.1:{taken} is taken by pid {os.getpid()} ") as caught:
         start(port=taken)
     assert caught.value.pid == os.getpid()
-    assert "pytest" in caught.value.command
+    assert "python" in caught.value.command
     assert "--metrics-port" in caught.value.remedy
 
 
@@ -251,13 +269,14 @@ def test_what_is_no_request_is_refused(start, request_bytes):
 def test_a_request_without_end_is_cut_off(start):
     server = start()
     with open_to(server) as client, pytest.raises(OSError):
-        for _ in range(1000):
-            client.sendall(b"X: " + b"y" * 10_000 + b"\r\n")
+        client.sendall(b"X: y\r\n" * 10_000_000)
     assert get(server)[0] == 200
 
 
 def test_clients_that_never_read_are_cut_off_and_hold_up_nobody(start):
-    server = start(views.view(*(views.state(rank) for rank in range(500))))  # megabytes: no kernel buffers them
+    server = start(
+        views.view(*(views.state(rank) for rank in range(500)))
+    )  # megabytes: no kernel buffers them
     body = get(server)[1]
     assert len(body) > 1_000_000
     before = resident_bytes()
@@ -316,8 +335,8 @@ def test_closing_cuts_open_connections_and_frees_the_port(start):
     server = start()
     client = open_to(server, b"GET /met")
     server.close()
-    assert client.recv(10) == b""
-    client.close()
+    with client, contextlib.suppress(ConnectionResetError):
+        assert client.recv(10) == b""
     again = start(port=server.port)
     assert get(again)[0] == 200
 
@@ -353,7 +372,9 @@ HOLDS_THE_GIL = 're.match(r"(a+)+$", "a" * 64 + "b")'
 
 @pytest.mark.parametrize("how", ["holds the GIL in C", "is stopped"])
 def test_a_trainer_that_cannot_answer_is_served_and_its_age_grows(tmp_path, beside, how):
-    with emitting(TRAINER + ("    wait()" if how == "is stopped" else f"    {HOLDS_THE_GIL}"), tmp_path) as trainer:
+    with emitting(
+        TRAINER + ("    wait()" if how == "is stopped" else f"    {HOLDS_THE_GIL}"), tmp_path
+    ) as trainer:
         trainer.hear("ready")
         if how == "is stopped":
             os.kill(trainer.pid, signal.SIGSTOP)

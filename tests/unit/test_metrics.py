@@ -195,8 +195,10 @@ def test_one_family_that_fails_costs_itself_and_is_counted(monkeypatch):
     def fails(view):
         raise ZeroDivisionError
 
+    registry = CollectorRegistry()
+    registry.register(TrainerCollector(everything))
     monkeypatch.setattr(metrics, "_FAMILIES", (fails, *metrics._FAMILIES))
-    text = scrape(everything())
+    text = generate_latest(registry).decode()
     assert value(text, "trainer_up") == 1
     assert samples(text)["harness_collect_errors_total", (("collector", "metrics"), ("run_id", "run-1"))] == 1
 
