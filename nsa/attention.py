@@ -239,19 +239,24 @@ class NSAAttention(nn.Module):
 
     def chunked(self, q_BHSK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, chunks: WindowChunks) -> Tensor:
         """Attention by chunks of queries, over the keys that their windows reach."""
-        batch, heads, sequence = q_BHSK.shape[:3]
-        count, size = chunks.key_BCU.shape[1], chunks.mask_BC1QU.shape[3]
-        padded_BHTK = F.pad(q_BHSK, (0, 0, 0, count * size - sequence))
-        q_BCHQK = torch.unflatten(padded_BHTK, 2, (count, size)).transpose(1, 2)
-        q_XRQK = torch.unflatten(q_BCHQK, 2, (self.groups, -1)).flatten(0, 2)
-        k_X1UK, v_X1UK = (
-            gather_tokens(x.transpose(1, 2), chunks.key_BCU).transpose(2, 3).flatten(0, 2)[:, None]
-            for x in (k_BGSK, v_BGSK)
-        )
-        mask_X1QU = chunks.mask_BC1QU.expand(batch, -1, self.groups, -1, -1).flatten(0, 2)[:, None]
-        o_XRQK = attend(q_XRQK, k_X1UK, v_X1UK, mask_X1QU)
-        o_BCHQK = o_XRQK.reshape(batch, count, heads, size, self.head_dim)
-        return o_BCHQK.transpose(1, 2).flatten(2, 3)[:, :, :sequence]
+        batch, _, sequence = q_BHSK.shape[:3]
+        mask_BC1QU = chunks.mask_BC1QU
+        count, size, reach = mask_BC1QU.shape[1], *mask_BC1QU.shape[3:]
+        after = count * size - sequence
+
+        def keys(x_BGSK: Tensor) -> Tensor:
+            padded_BGTK = F.pad(x_BGSK, (0, 0, reach - size, after))
+            tiles_BGTQK = torch.unflatten(padded_BGTK, 2, (-1, size))
+            # Slices, not an index, whose gradient on a GPU adds in any order and is not repeatable.
+            shifted = [tiles_BGTQK[:, :, shift : shift + count] for shift in range(reach // size)]
+            return torch.cat(shifted, dim=3).flatten(0, 2)[:, None]
+
+        q_BGRTK = torch.unflatten(F.pad(q_BHSK, (0, 0, 0, after)), 1, (self.groups, -1))
+        q_BGCRQK = torch.unflatten(q_BGRTK, 3, (count, size)).transpose(2, 3)
+        mask_X1QU = mask_BC1QU[:, None].expand(-1, self.groups, -1, -1, -1, -1).flatten(0, 2)
+        o_XRQK = attend(q_BGCRQK.flatten(0, 2), keys(k_BGSK), keys(v_BGSK), mask_X1QU)
+        o_BGCRQK = torch.unflatten(o_XRQK, 0, (batch, self.groups, count))
+        return o_BGCRQK.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :, :sequence]
 
 
 class DenseAttention(nn.Module):

@@ -159,28 +159,27 @@ class SelectionBlocks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowChunks:
-    """Chunks of queries, and the keys that the window of any of them reaches."""
+    """Chunks of queries; a chunk's keys are its own and those of the chunks before it that windows reach."""
 
-    key_BCU: Tensor
     mask_BC1QU: Tensor
 
     @classmethod
     def of(cls, documents: Documents, window: int) -> WindowChunks:
         """Lay out the chunks; the last one is filled up with copies of the last query."""
         position_BS = documents.position_BS
-        batch, sequence = position_BS.shape
+        sequence = position_BS.shape[1]
         device = position_BS.device
-        chunk = WINDOW_CHUNK
+        # Keys by the chunk: a window shorter than the usual chunk gets a chunk of its own size.
+        chunk = min(WINDOW_CHUNK, -(-window // 16) * 16)
+        before = -(-(window - 1) // chunk) * chunk
         start_C = torch.arange(0, sequence, chunk, device=device)
         query_CQ = (start_C[:, None] + torch.arange(chunk, device=device)).clamp(max=sequence - 1)
-        key_CU = start_C[:, None] + torch.arange(-window, chunk, device=device)
+        key_CU = start_C[:, None] + torch.arange(-before, chunk, device=device)
         behind_CQU = query_CQ[:, :, None] - key_CU[:, None, :]
-        # Keys before the row's start are behind the document's too; keys past its end are ahead of every
-        # query.
+        # Keys before the row's start are before the document's too; those past its end are ahead of all.
         reach_BCQ = position_BS[:, query_CQ].clamp(max=window - 1)
         mask_BCQU = (behind_CQU >= 0) & (behind_CQU <= reach_BCQ[..., None])
-        key_BCU = key_CU.clamp(0, sequence - 1).expand(batch, -1, -1)
-        return cls(key_BCU=key_BCU, mask_BC1QU=mask_BCQU[:, :, None])
+        return cls(mask_BC1QU=mask_BCQU[:, :, None])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,9 +26,7 @@ class TopLeftCausalInWindow(NSAAttention):
     def chunked(self, q_BHSK, k_BGSK, v_BGSK, chunks):
         size, reach = chunks.mask_BC1QU.shape[3:]
         top_left = torch.ones(size, reach, dtype=torch.bool).tril().expand_as(chunks.mask_BC1QU)
-        return super().chunked(
-            q_BHSK, k_BGSK, v_BGSK, WindowChunks(key_BCU=chunks.key_BCU, mask_BC1QU=top_left)
-        )
+        return super().chunked(q_BHSK, k_BGSK, v_BGSK, WindowChunks(mask_BC1QU=top_left))
 
 
 class FutureInSoftmax(NSAAttention):
