@@ -48,13 +48,10 @@ _given_up = False  # said so once; never tried again in this process
 _hooked = False  # os.register_at_fork has no way back
 
 # What `step` uses each time, bound once.
-_CHECK = _wire.CHECK.pack
+_ABSENT = _wire.ABSENT
 _PACK = _wire.STEPS.body.pack
-_PACK_ONE_RATE = _wire.STEP_OF_ONE_RATE.pack
-_ROWS_AT, _ROW_COUNT, _ROW_BYTES = _wire.STEPS.offset, _wire.STEPS.count, _wire.STEPS.bytes
+_ROW_COUNT = _wire.STEPS.count
 _STEPS_COUNTER = _wire.COUNTERS_AT // 8 + _wire.STEPS.counter
-_HAS_STEP_SECONDS, _HAS_LOSS, _HAS_GRAD_NORM = _wire.HAS_STEP_SECONDS, _wire.HAS_LOSS, _wire.HAS_GRAD_NORM
-_HAS_TOKENS, _HAS_MEMORY = _wire.HAS_TOKENS, _wire.HAS_MEMORY
 _PHASE_INDEX = {name: index for index, name in enumerate(_wire.PHASES)}
 _MAX_TOKENS = 2**48  # of one step
 _MAX_COUNT = 2**63
@@ -106,11 +103,12 @@ def stage(name: str) -> "_Stage":
         wall, mono = _wall(), _monotonic()
         if not _writable(record, mono):
             return _NO_STAGE
+        record.settle()
         frame = record.stack[-1]
         undo = (frame, frame.name, frame.wall, frame.mono, record.anchor)
         frame.name, frame.wall, frame.mono = text, wall, mono
         if len(record.stack) <= record.anchor_depth:
-            record.anchor = None
+            record.anchor = _ABSENT
         record.stages_changed(wall, mono)
     return _Stage(record, text, undo)
 
@@ -129,6 +127,7 @@ def phase(name: str | None) -> None:
         if text and record.host_clock:
             known = name.__class__ is str and name in _PHASE_INDEX
             record.phase_index = _PHASE_INDEX[name] if known else _wire.OTHER_PHASE  # type: ignore[index]
+            record.use_phases = record.has_parts = True
         record.phase = text
         record.phase_entered = mono
         record.progressed = (_wall(), mono)
@@ -179,54 +178,49 @@ def step(
     mono = _monotonic()
     if record.look_at <= mono and not _writable(record, mono):
         return
-    number = record.rows
-    if record.phase_index >= 0:
-        record.end_phase(mono)
     if phase_seconds is not None:
         record.add_phases(phase_seconds)
-    present = allocated = reserved = peak = 0
-    seconds = 0.0
+    if record.has_parts:
+        record.end_phase(mono)
+    number = record.rows
     total = record.tokens
+    rates = None
     try:
-        if record.anchor is not None:
-            present = _HAS_STEP_SECONDS
-            seconds = mono - record.anchor
-        if loss is not None:
-            present |= _HAS_LOSS
-        if grad_norm is not None:
-            present |= _HAS_GRAD_NORM
-        if tokens is not None:
-            if tokens.__class__ is not int or not 0 <= tokens < _MAX_TOKENS:
-                raise ValueError
-            present |= _HAS_TOKENS
-            total += tokens
-        if memory is not None:
-            present |= _HAS_MEMORY
+        if memory is None:
+            allocated = reserved = peak = -1
+        else:
             allocated, reserved, peak = memory
-        fixed = (
-            number, n, _wall(), mono, seconds, 0.0 if loss is None else loss, 0.0 if grad_norm is None else
-            grad_norm, tokens or 0, total, allocated, reserved, peak, present,
-        )  # fmt: skip
+        if tokens is None:
+            count = -1
+        elif tokens.__class__ is int and 0 <= tokens < _MAX_TOKENS:
+            count = tokens
+            total += tokens
+        else:
+            raise ValueError
         if lr is None:
-            body = _PACK_ONE_RATE(*fixed, 0, *record.totals, 0.0)
+            rate = _ABSENT
         elif lr.__class__ is float:
-            body = _PACK_ONE_RATE(*fixed, 1, *record.totals, lr)
+            rate = lr
         else:
             rates = _rates(lr)
-            body = _PACK(*fixed, len(rates), *record.totals, *rates, *(0.0,) * (_wire.MAX_RATES - len(rates)))
+            rate = rates[0]
+        body = _PACK(
+            number, n, mono + record.ahead, mono, mono - record.anchor,
+            _ABSENT if loss is None else loss, rate, _ABSENT if grad_norm is None else grad_norm,
+            count, total, allocated, reserved, peak,
+        )  # fmt: skip
     except Exception:  # noqa: BLE001 (any __float__ may have been called)
         _step_of_odd_values(n, loss, lr, grad_norm, tokens, memory)
         return
-    block = body + _CHECK(record.crc32(body))
     if record.rows != number:  # a signal's handler or a `__float__` made a step meanwhile: that row stands
         _step_of_odd_values(n, loss, lr, grad_norm, tokens, memory)
         return
-    at = _ROWS_AT + number % _ROW_COUNT * _ROW_BYTES
-    record.map[at : at + _ROW_BYTES] = block
+    if record.has_parts or rates is not None:
+        record.put_parts(number, rates, body)
+    record.map[record.places[number % _ROW_COUNT]] = body
     record.counters[_STEPS_COUNTER] = record.rows = number + 1
     record.tokens = total
     record.anchor = mono
-    record.anchor_depth = len(record.stack)
 
 
 def event(kind: str, /, **fields: object) -> None:
@@ -265,7 +259,7 @@ class _Stage:
         self,
         record: "Record | None",
         name: bytes = b"",
-        undo: "tuple[Frame, bytes, float, float, float | None] | None" = None,
+        undo: "tuple[Frame, bytes, float, float, float] | None" = None,
     ) -> None:
         self.record = record
         self.name = name
@@ -328,7 +322,7 @@ def _begin(rank: object) -> "Record | None":
     if not _hooked:
         _os.register_at_fork(after_in_child=_after_fork)
         _hooked = True
-    return Record(mapped, run_dir, number, attempt)
+    return Record(mapped, run_dir, number, attempt, checked=not place.is_ordered())
 
 
 def _after_fork() -> None:
@@ -359,7 +353,7 @@ def _give_up(why: str) -> None:
 def _rates(lr: object) -> list[float]:
     from harness.values import as_rates
 
-    return as_rates(lr)
+    return as_rates(lr) or [_ABSENT]
 
 
 def _step_of_odd_values(

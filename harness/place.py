@@ -113,6 +113,7 @@ def _header(run_dir: str, rank: int, run_id: str, attempt: int) -> bytes:
         _offer_traceback(wire.traceback_path(run_dir, rank)),
         time.time(),
         time.monotonic(),
+        not is_ordered(),
     )
     return header + wire.header_check(header)
 
@@ -145,6 +146,11 @@ def _check_owner(path: str) -> None:
     newest = max(filter(None, facts), default=None)
     if newest is None or not int(newest[1][0]) & wire.IS_CLOSED:
         raise OwnedError(f"the record of rank {rank} belongs to process {pid}, which is alive")
+
+
+def is_ordered() -> bool:
+    """Whether this machine's stores become visible in the order of the program."""
+    return os.uname().machine in wire.ORDERED
 
 
 def start_time_ticks(pid: int) -> int | None:

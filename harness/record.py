@@ -29,6 +29,12 @@ _FACTS = (  # in the order of wire.FACTS: name, its bit, and what fills its fiel
 )
 
 
+def seal(ring: wire.Ring, number: int, *body_values: object) -> bytes:
+    """A block, with its check."""
+    body = ring.body.pack(number, *body_values)
+    return body + wire.CHECK.pack(crc32(body))
+
+
 class Frame:
     """A stage on the stack."""
 
@@ -44,33 +50,40 @@ class Record:
     """This process's record, and what its next blocks are made from. Callers hold `lock`, but for a step."""
 
     __slots__ = (
-        "anchor", "anchor_depth", "attempt", "count", "counters", "crc32", "detail", "facts", "host_clock",
-        "lock", "look_at", "map", "numbers", "phase", "phase_entered", "phase_index", "progressed", "rank",
-        "rows", "run_dir", "stack", "text", "tokens", "totals",
+        "ahead", "anchor", "anchor_depth", "attempt", "changed_at", "checked", "count", "counters",
+        "detail", "facts", "has_parts", "host_clock", "lock", "look_at", "map", "numbers", "phase",
+        "phase_entered", "phase_index", "places", "progressed", "rank", "rows", "run_dir", "stack", "text",
+        "tokens", "totals", "use_phases",
     )  # fmt: skip
 
-    def __init__(self, mapped: mmap.mmap, run_dir: str, rank: int, attempt: int) -> None:
+    def __init__(self, mapped: mmap.mmap, run_dir: str, rank: int, attempt: int, *, checked: bool) -> None:
         self.map = mapped
         self.counters = memoryview(mapped).cast("Q")
-        self.crc32 = crc32
         self.text = values.as_text
         self.run_dir = run_dir
         self.rank = rank
         self.attempt = attempt
         self.lock = RLock()  # re-entrant: a signal's handler may emit in the middle of an emit
+        self.checked = checked  # rows need a check on this machine
         self.look_at = 0.0
         self.numbers = [0, 0, 0]  # blocks written of FACTS, NOW, STAGE_CHANGES
         self.rows = 0  # and of STEPS
         self.facts: dict[str, object] = {}
         self.host_clock = True
         wall, mono = time(), monotonic()
+        self.ahead = wall - mono
         self.stack = [Frame(b"boot", wall, mono)]
         self.phase = b""
         self.phase_index = -1  # into wire.PHASES while the host's clock accounts one
         self.phase_entered = 0.0
         self.totals = [0.0] * len(wire.PHASES)
-        self.anchor: float | None = None  # from when the next step is timed
+        self.use_phases = False
+        self.has_parts = checked  # a row is more than its body
+        at = [wire.STEPS.at(number) for number in range(wire.STEPS.count)]
+        self.places = [slice(place, place + wire.STEPS.body.size) for place in at]
+        self.anchor = wire.ABSENT  # from when the next step is timed
         self.anchor_depth = 0  # of the stack, at the last step
+        self.changed_at = mono  # the stack
         self.tokens = 0
         self.count = 0
         self.progressed = (wall, mono)
@@ -80,12 +93,13 @@ class Record:
         self.put_stages(wall, mono)
 
     def intact(self, now: float) -> bool:
-        """Whether the file has its length yet; asked once a millisecond.
+        """Whether the file has its length yet; asked once a millisecond, as is how far wall time is ahead.
 
         A store beyond a file's end is SIGBUS. Asking at each store would cost as much as the store; but
         nobody cuts a record on purpose, and a step takes longer than a millisecond.
         """
         self.look_at = now + LOOK_EVERY_SECONDS
+        self.ahead = time() - now
         try:
             return self.map.size() >= wire.SIZE
         except (OSError, ValueError):
@@ -94,14 +108,29 @@ class Record:
     def put(self, ring: wire.Ring, *body_values: object) -> None:
         """Write the next block of `ring`, then count it."""
         number = self.numbers[ring.counter]
-        body = ring.body.pack(number, *body_values)
-        block = body + wire.CHECK.pack(crc32(body))
+        block = seal(ring, number, *body_values)
         if self.numbers[ring.counter] != number:  # a signal's handler emitted meanwhile: that block stands
             self.put(ring, *body_values)
             return
         at = ring.at(number)
         self.map[at : at + ring.bytes] = block
         self.counters[_COUNTERS + ring.counter] = self.numbers[ring.counter] = number + 1
+
+    def put_parts(self, number: int, rates: "list[float] | None", body: bytes) -> None:
+        """Write what row `number`, not counted yet, has besides its body: phases, rates, check."""
+        if self.use_phases:
+            self.put_beside(wire.PHASE_TOTALS, number, self.totals)
+        if rates is not None:
+            self.put_beside(wire.RATES, number, rates + [wire.ABSENT] * (wire.MAX_RATES - len(rates)))
+        if self.checked:
+            at = wire.STEPS.at(number) + wire.STEPS.body.size
+            self.map[at : at + wire.CHECK.size] = wire.CHECK.pack(crc32(body))
+
+    def put_beside(self, ring: wire.Ring, number: int, fields: list[float]) -> None:
+        """Write the block of `ring` that belongs to row `number`; count that the ring is in use."""
+        at = ring.at(number)
+        self.map[at : at + ring.bytes] = seal(ring, number, *fields)
+        self.counters[_COUNTERS + ring.counter] = number + 1
 
     def put_facts(self) -> None:
         """What was declared."""
@@ -133,23 +162,31 @@ class Record:
         self.end_phase(mono)
         self.phase = self.detail = b""
         self.progressed = (wall, mono)
+        self.changed_at = mono
         self.put_now()
         self.put_stages(wall, mono)
+
+    def settle(self) -> None:
+        """Note, before the stack changes, how deep in it the last step was."""
+        if self.anchor > self.changed_at:
+            self.anchor_depth = len(self.stack)
 
     def pop(self, frame: Frame, wall: float, mono: float) -> None:
         """Leave `frame` and what is nested in it; nothing if it was left already."""
         depth = next((depth for depth, other in enumerate(self.stack) if other is frame), 0)
         if depth == 0:
             return
+        self.settle()
         if depth < self.anchor_depth:  # the stage of the last step itself
-            self.anchor = None
-        elif depth == self.anchor_depth and self.anchor is not None:
+            self.anchor = wire.ABSENT
+        elif depth == self.anchor_depth:
             self.anchor += mono - frame.mono  # a step is not charged for what was nested in it
         del self.stack[depth:]
         self.stages_changed(wall, mono)
 
     def add_phases(self, seconds: object) -> None:
         """Add what the trainer measured itself."""
+        self.use_phases = self.has_parts = True
         for name, value in values.as_phase_seconds(seconds):
             index = wire.PHASES.index(name) if name in wire.PHASES else wire.OTHER_PHASE
             self.totals[index] += value

@@ -8,11 +8,19 @@ One record per rank, a file of fixed size, little-endian:
     NOW           phase, last progress, what moved
     STAGES        the stack of stages, at each change of it
     STEPS         one row per step
+    PHASES        the phases' seconds so far, for the row of the same number, once there are any
+    RATES         learning rates, for the row of the same number, where it has several
 
-Everything after the header stands in rings of *blocks*: number, values, CRC-32 of both. The writer never
-touches its newest block, so wherever it is stopped or killed, the newest whole block is intact: no lock,
-nothing that can stay odd for ever. A reader copies, and believes a block only if its check holds and its
-number fits; so half a write is never taken for a whole one, in whatever order the stores become visible.
+Everything after the header stands in rings of *blocks*: number, values, check. The writer never touches its
+newest block, so wherever it is stopped or killed, the newest whole block is intact: no lock, nothing that
+can stay odd for ever. A reader copies, and believes a block only if its CRC-32 holds and its number fits;
+so half a write is never taken for a whole one, in whatever order the stores become visible.
+
+A step's row is written more often than all else, and a CRC is a third of its cost. So on machines whose
+stores become visible in order (`ORDERED`; the header says so) rows have none. There the counter is enough:
+a row that was counted is whole, and it is whole in a copy as long as a counter read after copying says that
+the writer has not come round to it: rows from `counter - count + 1` on, for the next one may be half
+written.
 
 Covered: names, numbers, units (seconds, bytes; wall = Unix time, monotonic = CLOCK_MONOTONIC). Not here:
 writing (`harness.emit`) and reading (`harness.watch.heartbeat`). Imports `struct` alone: each trainer pays
@@ -43,19 +51,23 @@ DETAIL_BYTES = 95
 MAX_RATES = 8  # learning rates of the first eight parameter groups
 MAX_STAGES = 6  # the outermost five and the innermost one are recorded
 
-# Which optional values a block carries; absence is never a zero or a NaN.
-HAS_STEP_SECONDS, HAS_LOSS, HAS_GRAD_NORM, HAS_TOKENS, HAS_MEMORY = 1, 2, 4, 8, 16
+# Which optional facts are there; absence is never a zero.
 HAS_TOTAL_STEPS, HAS_WORLD_SIZE, HAS_KIND, HAS_PEAK, HAS_WARMUP, HAS_TOTAL, HAS_FLOOR, IS_CLOSED = (
     1, 2, 4, 8, 16, 32, 64, 128,
 )  # fmt: skip
+# In a row, quicker: this one NaN among 2^52, and -1 for counts. A trainer's own NaN is another one.
+_ABSENT_BYTES = b"absent\xf8\x7f"
+_DOUBLE = Struct("<d")
+ABSENT: float = _DOUBLE.unpack(_ABSENT_BYTES)[0]
 
 CHECK = Struct("<I4x")
 PROLOGUE = Struct("<8sII")  # magic, version, size: the same in every version
 # … rank, pid, start time in ticks (/proc/PID/stat, field 22), boot id, run id, attempt, signal for a
-# traceback (0: none), opened: wall, monotonic
-HEADER = Struct("<8sIIIIQ40s64sIIdd")
+# traceback (0: none), opened: wall, monotonic, whether rows have checks
+HEADER = Struct("<8sIIIIQ40s64sIIddI4x")
 COUNTERS_AT = 512
-COUNTERS = Struct("<4Q")
+COUNTERS = Struct("<6Q")
+ORDERED = frozenset(("x86_64", "i686"))  # as os.uname() names them; total store order
 
 
 class Ring:
@@ -89,17 +101,15 @@ NOW = Ring(1, FACTS.end, 8, "32sdddQ96s")
 # changed: wall, monotonic; depth; then per stage its name and when it was entered: wall, monotonic
 STAGE_CHANGES = Ring(2, NOW.end, 32, "ddQ" + "32sdd" * MAX_STAGES)
 HEAD_BYTES = 16384
-# step, wall, monotonic, step seconds, loss, gradient norm, tokens, tokens so far; memory: allocated,
-# reserved, peak; present, number of learning rates; seconds so far in each phase; learning rates. What adds
-# up stands here as totals, so that a lost row loses none of it.
-_ROW = "qddddd" + "qqqqq" + "II" + f"{len(PHASES)}d"
-STEPS = Ring(3, HEAD_BYTES, 1024, f"{_ROW}{MAX_RATES}d")
-ROW_TOKENS_TOTAL = 7  # its place among a row's values
-STEP_OF_ONE_RATE = Struct(f"<Q{_ROW}d{8 * (MAX_RATES - 1)}x")  # the same bytes, packed sooner
-SIZE = STEPS.end
+# step, wall, monotonic, step seconds (NaN: none), loss, learning rate, gradient norm, tokens; tokens so
+# far, so that a lost row loses none; memory: allocated, reserved, peak
+STEPS = Ring(3, HEAD_BYTES, 1024, "qddddddqqqqq")
+ROW_TOKENS_TOTAL = 8  # its place among a row's values
+PHASE_TOTALS = Ring(4, STEPS.end, STEPS.count, f"{len(PHASES)}d")
+RATES = Ring(5, PHASE_TOTALS.end, STEPS.count, f"{MAX_RATES}d")
+SIZE = RATES.end
 
 assert STAGE_CHANGES.end <= HEAD_BYTES
-assert STEP_OF_ONE_RATE.size == STEPS.body.size
 
 
 def beat_path(run_dir: str, rank: int) -> str:
@@ -123,16 +133,20 @@ def unpack_text(data: bytes) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
 
 
-def unseal(ring: Ring, copy: bytes, at: int = 0) -> "Block | None":
+def is_absent(value: float) -> bool:
+    """Whether this NaN is the one that means nothing was given."""
+    return value != value and _DOUBLE.pack(value) == _ABSENT_BYTES
+
+
+def unseal(ring: Ring, copy: bytes, at: int = 0, *, checked: bool = True) -> "Block | None":
     """The block at `at` of a copy of the file: its number and values; None if it is not whole."""
     from binascii import crc32  # not at the top: a trainer that is not watched does not pay for it
 
-    body = copy[at : at + ring.body.size]
-    if len(body) < ring.body.size or len(copy) < at + ring.bytes:
+    if len(copy) < at + ring.bytes:
         return None
-    if CHECK.unpack_from(copy, at + ring.body.size)[0] != crc32(body):
+    if checked and CHECK.unpack_from(copy, at + ring.body.size)[0] != crc32(copy[at : at + ring.body.size]):
         return None
-    number, *values = ring.body.unpack(body)
+    number, *values = ring.body.unpack_from(copy, at)
     return number, tuple(values)
 
 

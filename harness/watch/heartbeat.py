@@ -11,7 +11,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import wire
 from harness.errors import RecordError
@@ -110,7 +110,9 @@ class Reader:
         self.path = os.fspath(path)
         self._descriptor, self._identity = _open(self.path)
         try:
-            self._header = _parse_header(self.path, os.pread(self._descriptor, wire.COUNTERS_AT, 0))
+            self._header, self._checked = _parse_header(
+                self.path, os.pread(self._descriptor, wire.COUNTERS_AT, 0)
+            )
             length = os.fstat(self._descriptor).st_size
             if length < wire.SIZE:
                 raise self._cut(length)
@@ -132,8 +134,8 @@ class Reader:
             change = _newest(wire.STAGE_CHANGES, head, counts)
             if facts is None or now is None or change is None:
                 continue
-            rows = self._blocks(max(counts[wire.STEPS.counter] - 2, 0), counts[wire.STEPS.counter])
-            if rows is not None and all(row is not None for row in rows):
+            rows = self._rows(max(counts[wire.STEPS.counter] - 2, 0), counts)
+            if None not in rows:
                 return self._heartbeat(facts, now, change, [row for row in rows if row is not None])
         raise self._damaged()
 
@@ -146,10 +148,8 @@ class Reader:
                 continue
             start = self._next_row
             end = max(start, counts[wire.STEPS.counter])
-            first = max(start, end - wire.STEPS.count)
-            blocks = self._blocks(first, end)
-            if blocks is None:
-                continue
+            first = max(start, end - wire.STEPS.count + 1)
+            blocks = self._rows(first, counts)
             # Overwritten meanwhile: from the oldest on. Written but not yet whole to our eyes: the newest.
             while blocks and blocks[-1] is None:
                 blocks.pop()
@@ -161,10 +161,10 @@ class Reader:
             lost = (start, end - len(whole) - 1) if end - len(whole) > start else None
             if lost:
                 self._totals = None
-            rows = []
-            for number, values in whole:
-                row, self._totals = _row(number, values, self._totals)
-                rows.append(row)
+            rows: list[StepRow] = []
+            for block in whole:
+                rows.append(_row(block, self._totals))
+                self._totals = block.totals
             self._next_row = end
             self._next_change = counts[wire.STAGE_CHANGES.counter]
             entries, self._stage = changes
@@ -194,28 +194,49 @@ class Reader:
         self.close()
 
     def _head(self) -> tuple[bytes, tuple[int, ...]]:
-        head = os.pread(self._descriptor, wire.HEAD_BYTES, 0)
-        if len(head) < wire.HEAD_BYTES:
-            raise self._cut(len(head))
+        head = self._pread(wire.HEAD_BYTES, 0)
         return head, wire.COUNTERS.unpack_from(head, wire.COUNTERS_AT)
 
-    def _blocks(self, first: int, end: int) -> list[wire.Block | None] | None:
-        """Rows `first` to `end`, None where not whole or overtaken; None if the range makes no sense."""
-        ring = wire.STEPS
-        if not 0 <= end - first <= ring.count:
-            return None
+    def _rows(self, first: int, counts: tuple[int, ...]) -> list[_Row | None]:
+        """The rows from `first` on, None where not whole or overtaken while they were copied."""
+        end = counts[wire.STEPS.counter]
+        if not 0 <= end - first <= wire.STEPS.count:
+            return [None] * (end > first)
+        steps = self._copy(wire.STEPS, first, end, checked=self._checked)
+        beside = [
+            self._copy(ring, first, end) if counts[ring.counter] else [None] * len(steps)
+            for ring in (wire.PHASE_TOTALS, wire.RATES)
+        ]
+        now = wire.COUNTERS.unpack(self._pread(wire.COUNTERS.size, wire.COUNTERS_AT))[wire.STEPS.counter]
+        safe = now - wire.STEPS.count + 1  # what stood before may be overwritten, at least in part
+        return [
+            None
+            if step is None or step[0] < safe
+            else _Row(
+                step[0], step[1], totals[1] if totals else _NO_SECONDS, rates[1] if rates else step[1][5:6]
+            )
+            for step, totals, rates in zip(steps, *beside, strict=True)
+        ]
+
+    def _copy(
+        self, ring: wire.Ring, first: int, end: int, *, checked: bool = True
+    ) -> list[wire.Block | None]:
+        """Blocks `first` to `end` of a ring, None where another block stands or none that is whole."""
         blocks: list[wire.Block | None] = []
-        number = first
-        while number < end:  # at most twice: the ring ends once in between
-            several = min(end - number, ring.count - number % ring.count)
-            copy = os.pread(self._descriptor, several * ring.bytes, ring.at(number))
-            if len(copy) < several * ring.bytes:
-                raise self._cut(os.fstat(self._descriptor).st_size)
+        while first < end:  # at most twice: the ring ends once in between
+            several = min(end - first, ring.count - first % ring.count)
+            copy = self._pread(several * ring.bytes, ring.at(first))
             for i in range(several):
-                block = wire.unseal(ring, copy, i * ring.bytes)
-                blocks.append(block if block is not None and block[0] == number + i else None)
-            number += several
+                block = wire.unseal(ring, copy, i * ring.bytes, checked=checked)
+                blocks.append(block if block is not None and block[0] == first + i else None)
+            first += several
         return blocks
+
+    def _pread(self, size: int, at: int) -> bytes:
+        data = os.pread(self._descriptor, size, at)
+        if len(data) < size:
+            raise self._cut(os.fstat(self._descriptor).st_size)
+        return data
 
     def _changes(self, head: bytes, end: int) -> tuple[list[StageEntry], StageEntry | None] | None:
         """What is new about the innermost stage, and which it is now; None if overtaken while copied."""
@@ -244,7 +265,7 @@ class Reader:
         return entries, before
 
     def _heartbeat(
-        self, facts: tuple[Any, ...], now: tuple[Any, ...], change: tuple[Any, ...], rows: list[wire.Block]
+        self, facts: tuple[Any, ...], now: tuple[Any, ...], change: tuple[Any, ...], rows: list[_Row]
     ) -> Heartbeat:
         present, _, total_steps, world_size, kind, *numbers, closed_wall, status = facts
         phase, phase_entered, progress_wall, progress_mono, count, detail = now
@@ -255,8 +276,9 @@ class Reader:
         stages = _stages(change)
         last: StepRow | None = None
         totals: tuple[float, ...] | None = None
-        for number, values in rows:
-            last, totals = _row(number, values, _NO_SECONDS if number == 0 else totals)
+        for row in rows:
+            last = _row(row, _NO_SECONDS if row.number == 0 else totals)
+            totals = row.totals
         in_phase = bool(phase.strip(b"\0"))
         if last is not None:
             in_phase = in_phase and phase_entered >= last.monotonic_seconds  # a step ends its phase
@@ -278,7 +300,7 @@ class Reader:
             progress_count=count,
             detail=wire.unpack_text(detail) or None,
             steps_written=last.index + 1 if last else 0,
-            tokens_total=rows[-1][1][wire.ROW_TOKENS_TOTAL] if rows else 0,
+            tokens_total=rows[-1].values[wire.ROW_TOKENS_TOTAL] if rows else 0,
             last=last,
             closed_status=wire.unpack_text(status) if closed else None,
             closed_wall_seconds=closed_wall if closed else None,
@@ -317,8 +339,8 @@ def _open(path: str) -> tuple[int, tuple[int, int]]:
     return descriptor, (found.st_dev, found.st_ino)
 
 
-def _parse_header(path: str, data: bytes) -> dict[str, Any]:
-    """The header's facts; RecordError that says what the file is instead."""
+def _parse_header(path: str, data: bytes) -> tuple[dict[str, Any], bool]:
+    """The header's facts, and whether rows have checks; RecordError that says what the file is instead."""
     if not data:
         raise RecordError(f"{path}: the file is empty, so not a record")
     if not data.startswith(wire.MAGIC[: len(data)]):
@@ -336,7 +358,9 @@ def _parse_header(path: str, data: bytes) -> dict[str, Any]:
     header = data[: wire.HEADER.size]
     if data[wire.HEADER.size : wire.HEADER.size + wire.CHECK.size] != wire.header_check(header):
         raise RecordError(f"{path}: the record's header is damaged")
-    _, _, _, rank, pid, ticks, boot_id, run_id, attempt, signal, wall, mono = wire.HEADER.unpack(header)
+    _, _, _, rank, pid, ticks, boot_id, run_id, attempt, signal, wall, mono, checked = wire.HEADER.unpack(
+        header
+    )
     return {
         "rank": rank,
         "pid": pid,
@@ -347,7 +371,16 @@ def _parse_header(path: str, data: bytes) -> dict[str, Any]:
         "traceback_signal": signal or None,
         "opened_wall_seconds": wall,
         "opened_monotonic_seconds": mono,
-    }
+    }, bool(checked)
+
+
+class _Row(NamedTuple):
+    """A step's row as it was copied, with what stands beside it."""
+
+    number: int
+    values: tuple[Any, ...]
+    totals: tuple[float, ...]  # seconds so far in each phase
+    rates: tuple[float, ...]
 
 
 def _newest(ring: wire.Ring, head: bytes, counts: tuple[int, ...]) -> tuple[Any, ...] | None:
@@ -372,24 +405,20 @@ def _stages(change: tuple[Any, ...]) -> tuple[StageEntry, ...]:
     )
 
 
-def _row(
-    index: int, values: tuple[Any, ...], before: tuple[float, ...] | None
-) -> tuple[StepRow, tuple[float, ...]]:
-    """A row and the phases' totals after it, from a block's values and the totals before it."""
-    step, wall, mono, step_seconds, loss, grad_norm, tokens, _, *memory, present, rates = values[:13]
-    totals = values[13 : 13 + len(wire.PHASES)]
-    spent = zip(wire.PHASES, totals, before or totals, strict=True)
-    row = StepRow(
-        index=index,
+def _row(row: _Row, before: tuple[float, ...] | None) -> StepRow:
+    """A row for the reader's reader, given the phases' totals before it; None: not known."""
+    step, wall, mono, step_seconds, loss, _, grad_norm, tokens, _, *memory = row.values
+    spent = zip(wire.PHASES, row.totals, before or row.totals, strict=True)
+    return StepRow(
+        index=row.number,
         step=step,
         wall_seconds=wall,
         monotonic_seconds=mono,
-        step_seconds=step_seconds if present & wire.HAS_STEP_SECONDS else None,
-        loss=loss if present & wire.HAS_LOSS else None,
-        learning_rates=values[13 + len(wire.PHASES) :][: min(rates, wire.MAX_RATES)],
-        grad_norm=grad_norm if present & wire.HAS_GRAD_NORM else None,
-        tokens=tokens if present & wire.HAS_TOKENS else None,
+        step_seconds=None if step_seconds != step_seconds else step_seconds,
+        loss=None if wire.is_absent(loss) else loss,
+        learning_rates=tuple(rate for rate in row.rates if not wire.is_absent(rate)),
+        grad_norm=None if wire.is_absent(grad_norm) else grad_norm,
+        tokens=tokens if tokens >= 0 else None,
         phase_seconds={name: after - earlier for name, after, earlier in spent if after > earlier},
-        memory=(memory[0], memory[1], memory[2]) if present & wire.HAS_MEMORY else None,
+        memory=(memory[0], memory[1], memory[2]) if min(memory) >= 0 else None,
     )
-    return row, totals

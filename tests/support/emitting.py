@@ -59,13 +59,18 @@ class Program:
 
 @contextlib.contextmanager
 def emitting(
-    source: str, run_dir: Path | None, *, prefix: tuple[str, ...] = (), **env: str
+    source: str,
+    run_dir: Path | None,
+    *,
+    prefix: tuple[str, ...] = (),
+    arguments: tuple[str, ...] = (),
+    **env: str,
 ) -> Iterator[Program]:
     """Run `source`, after a prelude (emit, say, wait), in a run directory; killed at the end."""
     if run_dir is not None:
         env["HARNESS_RUN_DIR"] = str(run_dir)
     process = subprocess.Popen(
-        [*prefix, sys.executable, "-c", _PRELUDE + textwrap.dedent(source)],
+        [*prefix, sys.executable, "-c", _PRELUDE + textwrap.dedent(source), *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
