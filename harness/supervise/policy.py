@@ -7,7 +7,7 @@ signal, an exit status of failure) are restarted as well, those that it cannot m
 - the command ended well, or was asked to stop (by Ctrl-C or SIGTERM, to us or to it), or says 75: stopped on
   request, state saved;
 - exit 2, 126, 127: its usage is wrong, or it cannot be executed;
-- `SAME_STEP_ATTEMPTS` attempts in a row ended at the same step: a restart does not get past it;
+- `STUCK_ATTEMPTS` attempts in a row did not get past the same step: a restart does not help;
 - `--max-restarts` is used up.
 
 Not here: how a tree is ended (`tree`), how long the loop waits (it is told), and what a stall is (`detect`).
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 OnStall = Literal["report", "terminate", "restart"]
 ON_STALL: tuple[OnStall, ...] = get_args(OnStall)
 DEFAULT_MAX_RESTARTS = 3
-SAME_STEP_ATTEMPTS = 3
+STUCK_ATTEMPTS = 3
 STALLED_EXIT_STATUS = 124
 BACKOFF_FIRST_SECONDS = 1.0
 BACKOFF_MAX_SECONDS = 60.0
@@ -118,28 +118,25 @@ def after_ending(settings: Settings, endings: Sequence[Ending]) -> AfterEnding:
     restarts = len(endings) - 1
     if restarts >= settings.max_restarts:
         return End(exit_status=status, why=f"not restarted: --max-restarts {settings.max_restarts} used up")
-    same = _attempts_at_same_step(endings)
-    if same >= SAME_STEP_ATTEMPTS:
+    stuck, step = _stuck(endings)
+    if stuck >= STUCK_ATTEMPTS:
         return End(
-            exit_status=status,
-            why=f"not restarted: {same} attempts in a row ended {_at(last.last_step)}, "
-            "so another would not get past it",
+            exit_status=status, why=f"not restarted: {stuck} attempts in a row did not get past {_at(step)}"
         )
-    pause = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2.0 ** (same - 1))
+    pause = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2.0 ** (stuck - 1))
     return Restart(
         after_seconds=pause, why=f"restart {restarts + 1} of {settings.max_restarts}, in {pause:g} s"
     )
 
 
-def _attempts_at_same_step(endings: Sequence[Ending]) -> int:
-    """How many attempts in a row, the last included, ended at the step at which the last one did."""
-    count = 0
-    for ending in reversed(endings):
-        if ending.last_step != endings[-1].last_step:
-            break
-        count += 1
-    return count
+def _stuck(endings: Sequence[Ending]) -> tuple[int, int | None]:
+    """The furthest step reached, and how many attempts ended there or before it since, the first included."""
+    furthest, count = endings[0].last_step, 0
+    for ending in endings:
+        gained = ending.last_step is not None and (furthest is None or ending.last_step > furthest)
+        furthest, count = (ending.last_step, 1) if gained else (furthest, count + 1)
+    return count, furthest
 
 
 def _at(step: int | None) -> str:
-    return "before their first step" if step is None else f"at step {step}"
+    return "their start" if step is None else f"step {step}"

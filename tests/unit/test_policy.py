@@ -105,16 +105,21 @@ def test_restarts_are_counted() -> None:
     assert isinstance(after_ending(Settings(on_stall="restart", max_restarts=0), [STALL]), End)
 
 
-@pytest.mark.parametrize(("step", "words"), [(7, "at step 7"), (None, "before their first step")])
-def test_three_in_a_row_at_one_step_are_enough(step: int | None, words: str) -> None:
-    endings = [crash(3), crash(step)]
-    assert isinstance(after_ending(RESTART, endings), Restart)
-    endings.append(crash(step))
-    assert isinstance(after_ending(RESTART, endings), Restart)
-    endings.append(crash(step, 139, signal.SIGSEGV))
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ((3, 7, 7, 7), "did not get past step 7"),
+        ((9, None, None), "did not get past step 9"),  # died before a step of their own was done
+        ((10, 4, 8), "did not get past step 10"),
+        ((None, None, None), "did not get past their start"),
+    ],
+)
+def test_three_in_a_row_that_get_no_further_are_enough(steps: tuple[int | None, ...], words: str) -> None:
+    endings = [crash(step) for step in steps]
+    assert isinstance(after_ending(RESTART, endings[:-1]), Restart)
     decision = after_ending(RESTART, endings)
     assert isinstance(decision, End)
-    assert decision.exit_status == 139
+    assert decision.exit_status == 1
     assert words in (decision.why or "")
 
 

@@ -27,9 +27,11 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, forward)
     signal.signal(signal.SIGINT, forward)
-    while any(process.poll() is None for process in ranks):
-        failed = [process.returncode for process in ranks if process.returncode not in (None, 0)]
+    while None in (statuses := [process.poll() for process in ranks]):
+        failed = [(rank, status) for rank, status in enumerate(statuses) if status]
         if failed:
+            for rank, status in failed:
+                print(f"rank {rank} ended with {status}", flush=True)
             for process in ranks:
                 process.terminate()
             for process in ranks:
