@@ -31,6 +31,7 @@ CASE_FILE = "case.json"
 # Collectors bound what they take; this bounds what they may have missed, and what a hostile folder can cost.
 MAX_CASE_BYTES = 64 * 2**20
 MAX_COPY_BYTES = 4 * 2**20
+MAX_COPIED_PROCESSES = 64
 
 
 class BundleError(HarnessError):
@@ -61,7 +62,7 @@ def save(case: Case, folder: Path) -> Saved:
         if os.path.lexists(folder / CASE_FILE):
             raise BundleError(f"{folder} already holds a Case", remedy="Give another folder")
         # The whole Case first: where space is short the copies are what to do without.
-        _write(folder / CASE_FILE, data)
+        _write(folder / CASE_FILE, data, durable=True)
     except OSError as error:
         raise BundleError(f"cannot write a Case into {folder}: {_reason(error)}") from error
     written, left_out = len(data), []
@@ -71,7 +72,7 @@ def save(case: Case, folder: Path) -> Saved:
             if len(content) > MAX_COPY_BYTES:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
             (folder / name).parent.mkdir(mode=0o700, exist_ok=True)
-            _write(folder / name, content)
+            _write(folder / name, content, durable=False)
         except OSError as error:
             left_out.append(f"{name} ({_reason(error)})")
         else:
@@ -133,15 +134,16 @@ def _make_folder(folder: Path) -> None:
         folder.chmod(0o700)
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, *, durable: bool) -> None:
     """Write under another name, then rename: a reader sees all of it or nothing."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(descriptor)
+            if durable:
+                file.flush()
+                os.fsync(descriptor)
         partial.rename(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -153,12 +155,17 @@ def _copies(case: Case) -> Iterator[tuple[str, str]]:
     yield "summary.txt", "\n".join(case_text.case_lines(case)) + "\n"
     if isinstance(case.log, Reading):
         yield "log_tail.txt", case.log.value.tail
-    for number, sample in enumerate(case.samples):
-        for process in sample.processes:
-            if isinstance(process.stacks, Reading):
-                name = f"stacks/{process.pid}.{number}"
-                yield f"{name}.txt", "\n".join(case_text.stack_lines(process.stacks.value)) + "\n"
-                yield f"{name}.json", json.dumps(_as_py_spy(process.pid, process.stacks.value), indent=1)
+    for process in case.processes[:MAX_COPIED_PROCESSES]:
+        dumps = [
+            seen.stacks.value
+            for sample in case.samples
+            for seen in sample.processes
+            if seen.pid == process.pid and isinstance(seen.stacks, Reading)
+        ]
+        if dumps:
+            parts = ["\n".join(case_text.stack_lines(stacks)) for stacks in dumps]
+            yield f"stacks/{process.pid}.txt", "\n\n\n".join(parts) + "\n"
+            yield f"stacks/{process.pid}.json", json.dumps(_as_py_spy(process.pid, dumps[-1]), indent=1)
 
 
 def _as_py_spy(pid: int, stacks: Stacks) -> list[dict[str, object]]:

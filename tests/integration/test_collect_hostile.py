@@ -18,6 +18,7 @@ import pytest
 from harness import bundle
 from harness.collect import deadline, stacks
 from harness.collect.case import Options, collect
+from harness.collect.ladder import Ladder, LadderOptions
 from harness.collect.procfs import Proc
 from harness.evidence import Missing, Reading, Syscall
 from harness.headline import headline
@@ -213,6 +214,47 @@ def test_a_read_that_breaks_is_missing_and_counted():
     (found,) = deadline.all_of([lambda: 1 // 0], 5.0)
     assert found.reason == "unavailable"
     assert found.detail.startswith(deadline.BROKEN)
+
+
+# ── the ladder ──────────────────────────────────────────────────────────────────────────────────────────────
+
+DUMP = '[{"pid": 1, "thread_name": "t", "os_thread_id": 1, "active": true, "owns_gil": false, "frames": []}]'
+
+
+def rungs(tmp_path, fake: str, dumps: int):
+    """What a ladder asks of a py-spy (a script) over so many dumps, and what the last one gave."""
+    log = tmp_path / "asked"
+    py_spy = program(tmp_path, f'echo "$@" >> {log}\n{fake}')
+    with running("sleeps") as victim:
+        options = LadderOptions(py_spy=py_spy, blocking=True, native=False, text=False)
+        ladder = Ladder(Proc(), victim.pid, victim.start_time_ticks, options)
+        threads = Reading(value=Proc().threads(victim.pid))
+        found = [ladder.dump(threads, deadline.Deadline.after(30.0)) for _ in range(dumps)]
+    asked = log.read_text().splitlines()
+    return ["nonblocking" if "--nonblocking" in line else "blocking" for line in asked], found[-1]
+
+
+def test_the_first_dump_never_pauses_and_the_next_ones_do(tmp_path):
+    asked, last = rungs(tmp_path, f"echo '{DUMP}'", dumps=3)
+    assert asked == ["nonblocking", "blocking", "blocking"]
+    assert (last.value.method, last.value.limits) == ("blocking", "")
+
+
+def test_a_pause_that_failed_once_is_not_tried_again(tmp_path):
+    fake = f"case \"$*\" in *nonblocking*) echo '{DUMP}';; *) echo Error: no >&2; exit 1;; esac"
+    asked, last = rungs(tmp_path, fake, dumps=3)
+    assert asked == ["nonblocking", "blocking", "nonblocking", "nonblocking"]
+    assert last.value.limits == "blocking: py-spy: no"
+
+
+def test_what_was_denied_is_not_asked_for_again(tmp_path):
+    asked, last = rungs(tmp_path, "echo 'Permission Denied' >&2; exit 1", dumps=3)
+    assert (asked, last.reason) == (["nonblocking"], "denied")
+
+
+def test_an_interpreter_that_only_starts_is_asked_again(tmp_path):
+    asked, _ = rungs(tmp_path, "echo '[]'", dumps=3)
+    assert asked.count("nonblocking") == 3
 
 
 # ── py-spy missing, killed ──────────────────────────────────────────────────────────────────────────────────

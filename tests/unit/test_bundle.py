@@ -43,8 +43,8 @@ def test_copies_for_people_stand_beside_it(tmp_path):
     names = {
         str(each.relative_to(tmp_path / "001")) for each in (tmp_path / "001").rglob("*") if each.is_file()
     }
-    assert names == {"case.json", "summary.txt", "log_tail.txt", "stacks/4711.0.txt", "stacks/4711.0.json"}
-    dumped = json.loads((tmp_path / "001" / "stacks" / "4711.0.json").read_text())
+    assert names == {"case.json", "summary.txt", "log_tail.txt", "stacks/4711.txt", "stacks/4711.json"}
+    dumped = json.loads((tmp_path / "001" / "stacks" / "4711.json").read_text())
     assert dumped[0]["frames"][0] == {
         "name": "fetch",
         "filename": "/home/u/loader.py",

@@ -7,10 +7,11 @@ import dataclasses
 import pytest
 
 from harness import frames
-from harness.evidence import Local, Missing, Reading
+from harness.evidence import Local, Missing, Reading, Syscall
 from harness.headline import headline
 from harness.movement import movement
 from harness.render import case_text
+from harness.views import waits_in
 from tests.support.cases import NONE, PID, case, frame, process, process_sample, sample, stack
 
 USER = frame()
@@ -249,3 +250,26 @@ def test_the_users_frame_is_shown_however_deep_it_lies():
     assert any(
         "> /home/u/loader.py:31 in fetch" in line for line in case_text.case_lines(case(sample(seen, at=0.0)))
     )
+
+
+# ── what a thread waits in ──────────────────────────────────────────────────────────────────────────────────
+
+
+def waiting(at: float, name: str, ticks: int = 5):
+    call = Reading(value=Syscall(number=1, name=name, arguments=()))
+    seen = process_sample(at=at, ticks=ticks)
+    thread = dataclasses.replace(seen.threads.value[0], syscall=call)
+    return sample(dataclasses.replace(seen, threads=Reading(value=(thread,))), at=at)
+
+
+def test_a_wait_is_told_as_it_was_before_the_first_pause():
+    assert waits_in(case(waiting(0.0, "poll"), waiting(1.0, "restart_syscall")), PID, PID).name == "poll"
+
+
+def test_a_thread_that_ran_since_may_wait_in_something_else():
+    found = case(waiting(0.0, "poll", ticks=5), waiting(1.0, "restart_syscall", ticks=6))
+    assert waits_in(found, PID, PID).name == "restart_syscall"
+
+
+def test_the_latest_wait_counts():
+    assert waits_in(case(waiting(0.0, "poll"), waiting(1.0, "futex")), PID, PID).name == "futex"
