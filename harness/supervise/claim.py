@@ -58,10 +58,10 @@ class RunFile:
             self._record = dataclasses.replace(self._record, **changes)
             self._write()
 
-    def update_attempt(self, attempt: Attempt, **changes: Any) -> None:
-        """Add or change one attempt, and some fields, and write; as `update`."""
+    def update_attempt(self, attempt: Attempt) -> None:
+        """Add or change one attempt and write; as `update`."""
         with self._lock:
-            self._record = dataclasses.replace(self._record.with_attempt(attempt), **changes)
+            self._record = self._record.with_attempt(attempt)
             self._write()
 
     def _write(self) -> None:

@@ -22,7 +22,7 @@ from harness.supervise import child as children
 from harness.supervise import policy
 from harness.supervise.child import Child, Ended, signal_name, tree_of
 from harness.supervise.clearing import KILLED_DEADLINE_SECONDS, clear_away
-from harness.supervise.tree import Identity, identify
+from harness.supervise.tree import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,7 +138,6 @@ class Supervisor:
             terminal=self._options.terminal_stdin,
             title=str(run.path),
         )
-        us = identify(os.getpid())
         self._write(
             Attempt(
                 attempt=number,
@@ -148,15 +147,13 @@ class Supervisor:
                 start_time_ticks=child.root.start_time_ticks,
                 keeper_pid=child.keeper.pid if child.keeper else None,
                 keeper_start_time_ticks=child.keeper.start_time_ticks if child.keeper else None,
-            ),
-            supervisor_pid=us.pid,
-            supervisor_start_time_ticks=us.start_time_ticks,
+            )
         )
         return child
 
-    def _write(self, attempt: Attempt, **changes: object) -> None:
+    def _write(self, attempt: Attempt) -> None:
         try:
-            self._opened.file.update_attempt(attempt, **changes)
+            self._opened.file.update_attempt(attempt)
         except OSError as error:
             self._watcher.say(f"run.json cannot be written ({error.strerror}): the run goes on without")
 

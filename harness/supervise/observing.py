@@ -13,13 +13,13 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from harness.clock import SYSTEM
 from harness.rundir import utc
-from harness.supervise import identity, policy, summary, viewing
+from harness.supervise import policy, summary, viewing
 from harness.supervise.child import tree_of
+from harness.supervise.describing import Describing
 from harness.supervise.notices import IncidentOpened, Notice
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TICK_SECONDS = 0.5
-_DESCRIBED_DEADLINE_SECONDS = 2.0  # for git and the versions, where the command was quicker than they
+_PATIENCE_SECONDS = 2.0  # of the main thread with this side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +65,14 @@ class Observing:
         wake: Callable[[], None],
     ) -> None:
         self.demands: queue.SimpleQueue[policy.EndTree] = queue.SimpleQueue()
-        self._opened, self._options, self._environment = opened, options, environment
+        self._opened, self._options = opened, options
         self._screen, self._wake = screen, wake
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._broken: set[str] = set()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="watcher", daemon=True)
-        self._describing = threading.Thread(target=self._describe, name="describe", daemon=True)
+        self._describing = Describing(opened, environment, failed=self.failed)
         self._lingering: threading.Thread | None = None
-        self._info: Mapping[str, str] = {}
         self._ranks: Ranks | None = None
         self._log: LogFollower | None = None
         self._observer: Observer | None = None
@@ -142,13 +141,13 @@ class Observing:
         """See Watcher."""
         done = threading.Event()
         self._orders.put(done.set)  # behind the last look at the attempt
-        done.wait(_DESCRIBED_DEADLINE_SECONDS)
+        done.wait(_PATIENCE_SECONDS)
         lead = self._view.lead if self._view is not None else None
         return lead.heartbeat.step if lead is not None else None
 
     def finish(self, ended: Ended, ended_by: str, deadline_seconds: float) -> None:
         """See Watcher."""
-        self._describing.join(_DESCRIBED_DEADLINE_SECONDS)
+        self._describing.join(_PATIENCE_SECONDS)
         done = threading.Event()
 
         def last_look() -> None:
@@ -161,7 +160,7 @@ class Observing:
 
         self._orders.put(last_look)
         if not done.wait(deadline_seconds):
-            self.say(f"{ended} · what observes it does not answer · {self._opened.shown_path}")
+            self.say(f"{ended} · what observes it does not answer · {self._opened.shown_path()}")
         if self._server is not None and self._options.linger_seconds:
             self._lingering = threading.Thread(target=self._linger, name="linger", daemon=True)
             self._lingering.start()
@@ -272,7 +271,7 @@ class Observing:
         assert self._tree is not None
         return viewing.view_of(
             self._opened.file.record,
-            info=self._info,
+            info=self._describing.info,
             child=self._child,
             ended=self._ended,
             ranks=self._states,
@@ -305,7 +304,7 @@ class Observing:
         from harness.render.stall import notice_lines
 
         for notice in notices:
-            for line in notice_lines(notice, self._opened.shown_path):
+            for line in notice_lines(notice, self._opened.shown_path()):
                 self.say(line)
             if isinstance(notice, IncidentOpened):
                 decision = policy.after_stall(self._options.policy)
@@ -320,21 +319,10 @@ class Observing:
                 how=summary.how_it_ended(ended, ended_by),
                 seconds=time.monotonic() - self._began_at,
                 best_evaluation=summary.best_evaluation(self._opened.run.events / "rank-00000.jsonl"),
-                where=self._opened.shown_path,
+                where=self._opened.shown_path(),
             )
         )
 
     def _linger(self) -> None:
         assert self._server is not None
         self._server.wait_scraped(self._options.linger_seconds)
-
-    def _describe(self) -> None:
-        """What takes a while to find out about a run, and must not keep it from starting."""
-        directory = Path(self._opened.file.record.cwd)
-        git = self._guard("git", lambda: identity.git_state(directory))
-        versions = self._guard(
-            "versions", lambda: identity.versions_of(self._opened.command, self._environment, directory)
-        )
-        with contextlib.suppress(OSError):
-            self._opened.file.update(git=git or {}, versions=versions or {})
-        self._info = viewing.info_of(self._opened.file.record, directory)

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import shlex
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
-from harness.rundir import Attempt, RunDirectory, RunRecord, host_name, utc
+from harness.rundir import LATEST, Attempt, RunDirectory, RunRecord, host_name, utc
 from harness.supervise import claim, execution, identity
 from harness.supervise.child import ending, read_exit_record, signal_name
-from harness.supervise.tree import Identity, boot_id
+from harness.supervise.tree import Identity, boot_id, identify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +49,15 @@ class Opened:
     command: tuple[str, ...]
     alive: Attempt | None  # its command runs on, without a supervisor: to be adopted
     leftover: Attempt | None  # its command ended, but not all that it started: to be cleared away first
-    shown_path: str  # as short as the user would type it
+    named: Path  # the directory as the user named it
+
+    def shown_path(self) -> str:
+        """The directory as a user would type it: `runs/latest` for as long as that is this run."""
+        latest = self.named.with_name(LATEST)
+        with contextlib.suppress(OSError):
+            if latest.is_symlink() and latest.samefile(self.run.path):
+                return str(latest)
+        return str(self.named)
 
 
 def open_run(request: Request) -> Opened:
@@ -62,7 +71,7 @@ def open_run(request: Request) -> Opened:
         run = claim.create(
             request.runs, request.name or identity.name_of(request.command), now_seconds=time.time()
         )
-        return _begin(run, claim.SupervisorLock(run), request, shown=str(request.runs / "latest"))
+        return _begin(run, claim.SupervisorLock(run), request, named=run.path)
     if request.command:
         execution.check(request.command, request.environment)
     run = claim.prepare(request.run_dir)
@@ -76,7 +85,7 @@ def open_run(request: Request) -> Opened:
             f"{run.path}: cannot be written: {error.strerror}", remedy="Name another with --run-dir"
         ) from None
     if not run.record.exists():
-        return _begin(run, lock, request, shown=str(request.run_dir))
+        return _begin(run, lock, request, named=request.run_dir)
     return _continue(run, lock, request, run.read())
 
 
@@ -95,7 +104,7 @@ def _share(request: Request, held: claim.AlreadySupervisedError) -> RunDirectory
     return RunDirectory(request.run_dir, node=host_name())
 
 
-def _begin(run: RunDirectory, lock: claim.SupervisorLock, request: Request, *, shown: str) -> Opened:
+def _begin(run: RunDirectory, lock: claim.SupervisorLock, request: Request, *, named: Path) -> Opened:
     if not request.command:
         raise UsageError(
             f"{run.path}: no run to continue in it, and no command was given",
@@ -113,6 +122,7 @@ def _begin(run: RunDirectory, lock: claim.SupervisorLock, request: Request, *, s
         command=kept,
         command_redacted=struck,
         environment=identity.environment_of(request.environment),
+        **_supervisor(),
     )
     file = claim.RunFile(run, record)
     try:
@@ -123,7 +133,7 @@ def _begin(run: RunDirectory, lock: claim.SupervisorLock, request: Request, *, s
             remedy="Make room, or name another place with --run-dir or --runs",
         ) from None
     return Opened(
-        run=run, file=file, lock=lock, command=request.command, alive=None, leftover=None, shown_path=shown
+        run=run, file=file, lock=lock, command=request.command, alive=None, leftover=None, named=named
     )
 
 
@@ -154,6 +164,7 @@ def _continue(run: RunDirectory, lock: claim.SupervisorLock, request: Request, r
             command=record.command if alive else identity.strike_out(command)[0],
             command_redacted=record.command_redacted if alive else identity.strike_out(command)[1],
             environment=identity.environment_of(request.environment),
+            **_supervisor(),
         )
     return Opened(
         run=run,
@@ -162,8 +173,13 @@ def _continue(run: RunDirectory, lock: claim.SupervisorLock, request: Request, r
         command=command,
         alive=alive,
         leftover=None if alive else _last_if(record, "keeper_pid", "keeper_start_time_ticks"),
-        shown_path=str(request.run_dir),
+        named=run.path,
     )
+
+
+def _supervisor() -> dict[str, Any]:
+    us = identify(os.getpid())
+    return {"supervisor_pid": us.pid, "supervisor_start_time_ticks": us.start_time_ticks}
 
 
 def settle(run: RunDirectory, record: RunRecord) -> RunRecord:

@@ -34,28 +34,26 @@ def supervise(args: argparse.Namespace, command: tuple[str, ...], environment: M
     overrides = Overrides.parse(args.stall_timeout)
     settings = policy.Settings(on_stall=args.on_stall, max_restarts=args.max_restarts)
     metrics = MetricsOptions.of(args, environment)
-    opened = open_run(
-        Request(
-            command=command,
-            run_dir=args.run_dir,
-            runs=args.runs,
-            name=args.name,
-            run_id=args.run_id,
-            cwd=Path.cwd(),
-            environment=environment,
-        )
+    request = Request(
+        command=command,
+        run_dir=args.run_dir,
+        runs=args.runs,
+        name=args.name,
+        run_id=args.run_id,
+        cwd=Path.cwd(),
+        environment=environment,
     )
-    screen = Screen(quiet=args.quiet, live=not args.no_live, log_name=str(opened.run.output_log))
-    try:
-        with SignalInbox() as inbox:
+    observing = ObservingOptions(
+        overrides=overrides, policy=settings, linger_seconds=args.linger, log_keep_bytes=args.log_keep
+    )
+    loop = LoopOptions(terminal_stdin=args.stdin == "inherit", grace_seconds=args.grace, policy=settings)
+    with SignalInbox() as inbox:  # before anything can be seen of us: whoever sees us may signal us
+        opened = open_run(request)
+        try:
+            screen = Screen(quiet=args.quiet, live=not args.no_live, log_name=str(opened.run.output_log))
             watcher = Observing(
                 opened,
-                ObservingOptions(
-                    overrides=overrides,
-                    policy=settings,
-                    linger_seconds=args.linger,
-                    log_keep_bytes=args.log_keep,
-                ),
+                observing,
                 environment,
                 screen=screen,
                 serve=lambda view: _serve(metrics, view, screen.line),
@@ -65,12 +63,9 @@ def supervise(args: argparse.Namespace, command: tuple[str, ...], environment: M
                 _announce(opened, watcher.metrics_url, screen.line)
                 # Should the keeper be killed, its orphans come to us, and with them the exit status.
                 ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-                options = LoopOptions(
-                    terminal_stdin=args.stdin == "inherit", grace_seconds=args.grace, policy=settings
-                )
-                return Supervisor(opened, options, environment, inbox, watcher).run()
-    finally:
-        opened.lock.release()
+                return Supervisor(opened, loop, environment, inbox, watcher).run()
+        finally:
+            opened.lock.release()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +135,7 @@ def _serve(
 
 
 def _announce(opened: Opened, metrics_url: str | None, say: Callable[[str], None]) -> None:
-    parts = [f"run {opened.file.record.run_id}", opened.shown_path]
+    parts = [f"run {opened.file.record.run_id}", opened.shown_path()]
     if opened.alive:
         parts.append(f"its command still runs: supervising pid {opened.alive.pid} again")
     elif opened.file.record.attempt:

@@ -59,13 +59,15 @@ def how_it_ended(ended: Ended, ended_by: str) -> str:
         return "ended, and nobody saw its exit status"
     if ended_by == "stall":
         return f"ended because it stalled ({ended})"
+    if ended.exit_status == 0:
+        return "finished"
     if ended_by == "interrupt":
         return f"interrupted ({ended})"
     if ended_by == "request":
         return f"stopped by SIGTERM ({ended})"
     if ended.signal:
         return f"killed by {signal_name(ended.signal)}"
-    return "finished" if ended.exit_status == 0 else f"died with exit status {ended.exit_status}"
+    return f"died with exit status {ended.exit_status}"
 
 
 def best_evaluation(events: Path) -> tuple[float, int] | None:

@@ -83,7 +83,7 @@ class Run:
 
     def _pids(self) -> set[int]:
         found: set[int] = set()
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, KeyError):
             for attempt in self.record()["attempts"]:
                 for name in ("pid", "keeper_pid"):
                     start = attempt["start_time_ticks" if name == "pid" else "keeper_start_time_ticks"]
