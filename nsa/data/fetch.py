@@ -29,9 +29,7 @@ DOCUMENTS_PER_FILE = 5000
 MANIFEST = "fetched.json"
 
 
-def fetch(
-    data: DataConfig, out: Path, documents: int, progress: Callable[[LoaderProgress], None] | None = None
-) -> Path:
+def fetch(data: DataConfig, out: Path, documents: int, progress: Callable[[str], None] | None = None) -> Path:
     """Write the first `documents` documents of the configured source into the new folder `out`.
 
     Use them with `data.source: files` and `data.paths: [OUT/*.parquet]`. DataSourceError when the source
@@ -42,12 +40,17 @@ def fetch(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"out: {out} exists already. Name a new folder, or remove it first")
     meter = Meter(sources.label(data), data.stall_timeout_seconds)
-    source = opening.resolve(data, meter=meter, progress=progress)
+
+    def told(look: LoaderProgress) -> None:
+        if progress is not None:
+            progress(look.detail)
+
+    source = opening.resolve(data, meter=meter, progress=told)
     temporary = out.with_name(f".{out.name}.partial")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        written = _write(source, temporary, documents, meter, progress)
+        written = _write(source, temporary, documents, meter, told)
         if written < documents:
             raise DataSourceError(
                 f"data source {source.label} holds {written} documents, {documents} were asked for. "
@@ -74,7 +77,7 @@ def _write(
     folder: Path,
     documents: int,
     meter: Meter,
-    progress: Callable[[LoaderProgress], None] | None,
+    progress: Callable[[LoaderProgress], None],
 ) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -109,6 +112,5 @@ def _write(
                 break
     finally:
         ahead.close()
-    if progress is not None:
-        progress(meter.snapshot())
+    progress(meter.snapshot())
     return written

@@ -11,6 +11,7 @@ from nsa.data.batches import Batches
 from nsa.data.cursor import Cursor
 from nsa.data.meter import Meter
 from nsa.data.readahead import bounded
+from nsa.errors import DataSourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -98,6 +99,7 @@ def resolve(
     progress: Callable[[LoaderProgress], None] | None = None,
 ) -> Source:
     """Find the source's files: the hub's within the stall limit; local-docs are gathered at first use."""
+    sources.import_all()
     if data.source == "fineweb-edu":
         return bounded(
             lambda: sources.resolve(data, meter=meter, revision=revision),
@@ -172,6 +174,18 @@ def _gpt2(data: DataConfig) -> Tokenizer:
         while True:
             with attempts.next(f"the tokenizer {meter.source} is out of reach", _TOKENIZER_REMEDY):
                 HfApi().model_info(tokenizers.GPT2_REPOSITORY)
-                return tokenizers.gpt2(local_only=False)
+                return _gpt2_downloaded()
 
     return bounded(load, meter=meter, remedy=_TOKENIZER_REMEDY)
+
+
+def _gpt2_downloaded() -> Tokenizer:
+    try:
+        return tokenizers.gpt2(local_only=False)
+    except OSError:
+        raise
+    except Exception as error:  # whatever transformers makes of an answer that it did not expect
+        raise DataSourceError(
+            f"the tokenizer {tokenizers.GPT2_REPOSITORY} cannot be used as the hub sends it: "
+            f"{sources.reason(error)}. {_TOKENIZER_REMEDY}"
+        ) from error

@@ -197,6 +197,14 @@ def _tables(
         yield first + skipped, table.slice(skipped)
 
 
+def import_all() -> None:
+    """What reading imports, torch by `datasets` included: seconds that no stall limit should count."""
+    import datasets
+
+    if datasets.config.TORCH_AVAILABLE:
+        import torch  # noqa: F401
+
+
 def _prepare(source: Source, meter: Meter) -> None:
     """`datasets` as a trainer needs it: no bars on the terminal, no call home, bounded retries."""
     import datasets
@@ -242,8 +250,8 @@ def final(error: BaseException) -> bool:
 def _final_remedy(error: BaseException) -> str | None:
     if _status(error) in _REFUSALS:
         return (
-            "The hub has no such dataset, or not for you: check data.dataset and data.subset, and log in "
-            "with `hf auth login` if it is private or gated"
+            "The hub has no such repository, or not for you: check its name (data.dataset), and log in with "
+            "`hf auth login` if it is private or gated"
         )
     return None
 

@@ -1,7 +1,8 @@
 """A small server that speaks the hub's endpoints, with faults on order.
 
 Covers what `datasets` and `huggingface_hub` ask for when they stream a dataset: its card and commit, its
-tree, paths-info, and files by range through a redirect to a "CDN". Not the whole hub: no auth, no Xet.
+tree, paths-info, and files by range through a redirect to a "CDN"; and the files of one model. Not the whole
+hub: no auth, no Xet.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = "someone/some-text"
 SUBSET = "sample"
+MODEL = "openai-community/gpt2"
 COMMIT = hashlib.sha1(b"first").hexdigest()
 _WORDS = re.findall(
     r"\w+", "the trained model reads what a person wrote about rivers, bread, copper, slow trains"
@@ -52,6 +54,8 @@ class Hub:
             {"config_name": SUBSET, "data_files": [{"split": "train", "path": "sample/*"}]},
         ]
         self.commit = COMMIT
+        # A model's repository: name of the file → bytes.
+        self.model_files: dict[str, bytes] = {}
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str, str | None]] = []
         self.released = threading.Event()
@@ -159,6 +163,16 @@ class _Handler(BaseHTTPRequestHandler):
             location = f"{hub.endpoint}/cdn/{name}?signature=x"
             size = str(len(hub.files[name]))
             self._send(302, b"", {"Location": location, "X-Repo-Commit": match[1], "X-Linked-Size": size})
+        elif hub.model_files and re.fullmatch(rf"/api/models/{MODEL}(/revision/.+)?", path):
+            self._json({"_id": "2", "id": MODEL, "sha": COMMIT, "siblings": [], "private": False, "tags": []})
+        elif hub.model_files and path.startswith(f"/api/models/{MODEL}/tree/"):
+            self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
+        elif hub.model_files and (match := re.fullmatch(rf"/{MODEL}/resolve/[^/]+/(.+)", path)):
+            data = hub.model_files.get(match[1])
+            if data is None:
+                self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+            else:
+                self._send(200, data, {"X-Repo-Commit": COMMIT, "ETag": hashlib.sha1(data).hexdigest()})
         else:
             self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 

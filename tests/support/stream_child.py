@@ -15,12 +15,11 @@ import os
 import sys
 import time
 
-import datasets  # noqa: F401 - to have it before the fork
-import huggingface_hub  # noqa: F401
-import pyarrow.parquet  # noqa: F401
+import huggingface_hub
+import pyarrow.parquet  # noqa: F401 - to have it before the fork
 
 from nsa.config import Config
-from nsa.data import build_tokenizer, open_stream
+from nsa.data import build_tokenizer, open_stream, sources
 from nsa.errors import NsaError
 
 
@@ -53,6 +52,8 @@ def work(asked: dict) -> dict:
 
 
 def main() -> int:
+    sources.import_all()
+    assert huggingface_hub.HfApi  # imported when it is first named
     for line in sys.stdin:
         reading, writing = os.pipe()
         pid = os.fork()

@@ -147,7 +147,7 @@ def test_a_file_that_cannot_be_parsed_gives_nothing(source):
     ("text", "english"),
     [
         ("The function returns the value that is given to it, and it does so for all of a list. " * 2, True),
-        ("Die Funktion gibt den Wert zurück, der ihr gegeben wurde, und zwar für alle der Liste. " * 3, False),
+        ("Die Funktion gibt den Wert zurück, der ihr gegeben wurde, und zwar für alle. " * 3, False),
         ("| a | b |\n|---|---|\n" + "| 1.25 | 3.75 |\n" * 40, False),
         (">>> the_function(of, the, value)\n" * 30, False),
         ("short and in English", False),
