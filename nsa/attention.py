@@ -140,19 +140,19 @@ class NSAAttention(nn.Module):
 
     def branches(self, projected: Projected, layout: Layout) -> Branches:
         """The outputs of the three branches."""
-        rotate = layout.documents.rotate
-        q_BHSK = rotate(projected.q_BHSK)
+        angles = layout.documents.angles
+        q_BHSK = angles.turn(projected.q_BHSK)
         k_BGNK, v_BGNK = self.compress(projected.compressed_BSGK, layout.compressed)
         mask = per_group(layout.documents.causal_B1SS, self.groups)
         if layout.selection is not None:
             mask = self.select(q_BHSK, k_BGNK, layout.compressed, layout.selection)
         k_BGSK, v_BGSK = (x.transpose(1, 2) for x in projected.selected_BSGK)
-        selected_BHSK = self.grouped(q_BHSK, rotate(k_BGSK), v_BGSK, mask)
+        selected_BHSK = self.grouped(q_BHSK, angles.turn(k_BGSK), v_BGSK, mask)
         k_BGSK, v_BGSK = (x.transpose(1, 2) for x in projected.window_BSGK)
         return Branches(
             self.compressed(q_BHSK, k_BGNK, v_BGNK, layout.compressed),
             selected_BHSK,
-            self.windowed(q_BHSK, rotate(k_BGSK), v_BGSK, layout),
+            self.windowed(q_BHSK, angles.turn(k_BGSK), v_BGSK, layout),
         )
 
     def grouped(self, q_BHSK: Tensor, k_BGUK: Tensor, v_BGUK: Tensor, mask: Tensor | None) -> Tensor:
@@ -164,7 +164,7 @@ class NSAAttention(nn.Module):
     def compress(self, pair_BSGK: tuple[Tensor, Tensor], blocks: CompressedBlocks) -> tuple[Tensor, Tensor]:
         """Keys (rotated) and values of the compressed blocks, each (B, G, N, K)."""
         k_BSGK, v_BSGK = pair_BSGK
-        k_BGNK = blocks.rotate(self.compress_k(k_BSGK, blocks.token_BNL))
+        k_BGNK = blocks.angles.turn(self.compress_k(k_BSGK, blocks.token_BNL))
         return k_BGNK, self.compress_v(v_BSGK, blocks.token_BNL)
 
     def compressed(self, q_BHSK: Tensor, k_BGNK: Tensor, v_BGNK: Tensor, blocks: CompressedBlocks) -> Tensor:
@@ -278,9 +278,9 @@ class DenseAttention(nn.Module):
     def forward(self, x_BSD: Tensor, documents: Tensor | Documents) -> Tensor:
         """Attend within documents; `documents` are ids (B, S) or a layout made of them."""
         layout = self.layout(documents) if isinstance(documents, Tensor) else documents
-        q_BHSK = layout.rotate(self.q(x_BSD).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2))
+        q_BHSK = layout.angles.turn(self.q(x_BSD).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2))
         k_BSGK, v_BSGK = self.kv(x_BSD).unflatten(-1, (2, self.groups, self.head_dim)).unbind(2)
-        k_X1SK = layout.rotate(k_BSGK.transpose(1, 2)).flatten(0, 1)[:, None]
+        k_X1SK = layout.angles.turn(k_BSGK.transpose(1, 2)).flatten(0, 1)[:, None]
         v_X1SK = v_BSGK.transpose(1, 2).flatten(0, 1)[:, None]
         q_XRSK = torch.unflatten(q_BHSK, 1, (self.groups, -1)).flatten(0, 1)
         o_XRSK = attend(q_XRSK, k_X1SK, v_X1SK, per_group(layout.causal_B1SS, self.groups))

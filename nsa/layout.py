@@ -40,7 +40,7 @@ class Documents:
     """Number of the document within its row."""
     causal_B1SS: Tensor | None
     """Query sees key: same document, not later. None: one document per row, the kernel's own causal path."""
-    rotate: Rotation
+    angles: Rotation
 
     @classmethod
     def of(
@@ -65,8 +65,8 @@ class Documents:
             # pairs.
             behind_SS = index_S[:, None] - index_S
             causal_B1SS = ((behind_SS >= 0) & (behind_SS <= position_BS[:, :, None]))[:, None]
-        rotate = Rotation.of(position_BS, head_dim=model.head_dim, theta=model.rope_theta, dtype=dtype)
-        return cls(position_BS=position_BS, run_BS=run_BS, causal_B1SS=causal_B1SS, rotate=rotate)
+        angles = Rotation.of(position_BS, head_dim=model.head_dim, theta=model.rope_theta, dtype=dtype)
+        return cls(position_BS=position_BS, run_BS=run_BS, causal_B1SS=causal_B1SS, angles=angles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ class CompressedBlocks:
 
     token_BNL: Tensor
     """The tokens of each block."""
-    rotate: Rotation
+    angles: Rotation
     """At each block's last token: so no key lies ahead of a query that sees it."""
     visible_BSN: Tensor
     """Query sees block: of its own document, and complete at or before the query."""
@@ -108,7 +108,7 @@ class CompressedBlocks:
         visible_BSN = (number_N >= first_BS[:, :, None]) & (number_N < ended_BS[:, :, None])
         return cls(
             token_BNL=token_BNL,
-            rotate=Rotation.of(
+            angles=Rotation.of(
                 position_BS.gather(1, last_BN), head_dim=model.head_dim, theta=model.rope_theta, dtype=dtype
             ),
             visible_BSN=visible_BSN,

@@ -29,7 +29,7 @@ class Rotation:
         angle_B1SF = position_BS[:, None, :, None].to(wide) * theta**-exponent_F
         return cls(cos_B1SF=angle_B1SF.cos(), sin_B1SF=angle_B1SF.sin())
 
-    def __call__(self, x_BHSK: Tensor) -> Tensor:
+    def turn(self, x_BHSK: Tensor) -> Tensor:
         """Rotate `x_BHSK`; the result keeps its dtype."""
         first, second = x_BHSK.chunk(2, dim=-1)
         cos, sin = self.cos_B1SF, self.sin_B1SF

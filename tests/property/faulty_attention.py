@@ -171,7 +171,7 @@ class RopeAcrossDocuments(NSAAttention):
 
     def layout(self, document_ids_BS):
         layout, whole = super().layout(document_ids_BS), super().layout(torch.zeros_like(document_ids_BS))
-        documents = dataclasses.replace(layout.documents, rotate=whole.documents.rotate)
+        documents = dataclasses.replace(layout.documents, angles=whole.documents.angles)
         return dataclasses.replace(layout, documents=documents)
 
 
@@ -232,7 +232,7 @@ class PlacesForgotten(NSAAttention):
         for phi, x_BSGK in zip((self.compress_k, self.compress_v), pair_BSGK, strict=True):
             flat = gather_tokens(x_BSGK, blocks.token_BNL).permute(0, 3, 1, 2, 4).flatten(-2)
             out.append(phi.out(F.gelu(phi.hidden(flat))))
-        return blocks.rotate(out[0]), out[1]
+        return blocks.angles.turn(out[0]), out[1]
 
 
 class SelectionSkipped(NSAAttention):

@@ -181,12 +181,12 @@ def documents_are_apart(cls):
     x_BSD = noise(1, sum(LENGTHS), 12)
     with torch.no_grad():
         packed = layer(x_BSD, ids_of(*LENGTHS))
-        angles = layer.layout(ids_of(*LENGTHS)).documents.rotate.cos_B1SF
+        angles = layer.layout(ids_of(*LENGTHS)).documents.angles.cos_B1SF
         parts = (packed.split(LENGTHS, dim=1), x_BSD.split(LENGTHS, dim=1), angles.split(LENGTHS, dim=2))
         for out, x, cos in zip(*parts, strict=True):
             alone = torch.zeros(1, x.shape[1], dtype=torch.long)
             torch.testing.assert_close(out, layer(x, alone), rtol=0, atol=1e-11)
-            assert torch.equal(cos, layer.layout(alone).documents.rotate.cos_B1SF)
+            assert torch.equal(cos, layer.layout(alone).documents.angles.cos_B1SF)
 
 
 def earlier_of_equals_is_selected(cls):
@@ -198,7 +198,7 @@ def earlier_of_equals_is_selected(cls):
         layout = layer.layout(torch.zeros(1, 160, dtype=torch.long))
         projected = layer.project(x_BSD)
         k_BGNK, _ = layer.compress(projected.compressed_BSGK, layout.compressed)
-        q_BHSK = layout.documents.rotate(projected.q_BHSK)
+        q_BHSK = layout.documents.angles.turn(projected.q_BHSK)
         mask_X1SS = layer.select(q_BHSK, k_BGNK, layout.compressed, layout.selection)
     for t in range(64, 160):
         for mask_S in mask_X1SS[:, 0, t]:

@@ -67,7 +67,7 @@ def test_selection_is_skipped_only_where_it_would_select_all(dtype):
         with torch.no_grad():
             projected = layer.project(x_BSD)
             k_BGNK, _ = layer.compress(projected.compressed_BSGK, choosing.compressed)
-            q_BHSK = choosing.documents.rotate(projected.q_BHSK)
+            q_BHSK = choosing.documents.angles.turn(projected.q_BHSK)
             mask = layer.select(q_BHSK, k_BGNK, choosing.compressed, choosing.selection)
             assert torch.equal(mask, choosing.selection.causal_B1SS.expand_as(mask))
             # Only the kernel's own causal path, where it is taken, adds in another order.
@@ -121,11 +121,11 @@ def test_dense_attention_sees_its_document_up_to_itself():
             alone = torch.zeros(1, x.shape[1], dtype=torch.long)
             torch.testing.assert_close(out, layer(x, alone), rtol=0, atol=1e-12)
             # By hand, its first query and its last.
-            q = layer.layout(alone).rotate(layer.q(x).view(1, -1, 4, 4).transpose(1, 2))
+            q = layer.layout(alone).angles.turn(layer.q(x).view(1, -1, 4, 4).transpose(1, 2))
             k, v = (
                 y.repeat_interleave(2, 2).transpose(1, 2) for y in layer.kv(x).view(1, -1, 2, 2, 4).unbind(2)
             )
-            k = layer.layout(alone).rotate(k)
+            k = layer.layout(alone).angles.turn(k)
             last = (q[:, :, -1:] @ k.mT / 2).softmax(-1) @ v
             torch.testing.assert_close(
                 out[:, -1:], layer.out(last.transpose(1, 2).flatten(2)), rtol=0, atol=1e-12
