@@ -121,6 +121,8 @@ def _decode(kind: Any, raw: object, path: str) -> object:
         return _decode_free(raw)
     if kind is float:
         return _decode_float(raw, path)
+    if kind is int and type(raw) is int and not -(2**63) <= raw < 2**64:
+        return _refuse("a number of 64 bits", raw, path)
     if kind in (str, int, bool):
         # bool is a kind of int: only the exact type will do.
         return raw if type(raw) is kind else _refuse(kind.__name__, raw, path)

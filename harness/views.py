@@ -37,7 +37,7 @@ class Rate:
 
 def rates(case: Case) -> tuple[Rate, ...]:
     """CPU and io of every process that was seen at least twice."""
-    ticks = case.host.clock_ticks_per_second
+    ticks = max(1, case.host.clock_ticks_per_second)
     seen: dict[int, list[tuple[float, ProcessSample]]] = {}
     for sample in case.samples:
         for process in sample.processes:

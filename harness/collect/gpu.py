@@ -6,6 +6,7 @@ its memory.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,10 +21,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NO_DRIVER = Missing(reason="unavailable", detail="no NVIDIA driver")
+# Any of these where a driver is loaded: Linux, Tegra, WSL. Without them no child is started for nothing.
+_DRIVER_MARKS = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/nvhost-ctrl", "/dev/nvgpu", "/dev/dxg")
+
+
+# What the child prints.
+ANSWER: Any = Reading[tuple[Gpu, ...]] | Missing
 
 
 def read_gpus(seconds: float) -> Reading[tuple[Gpu, ...]] | Missing:
     """All GPUs that NVML shows, within `seconds`."""
+    if not any(map(os.path.exists, _DRIVER_MARKS)):
+        return _NO_DRIVER
     try:
         done = run([sys.executable, "-m", "harness.collect.gpu"], seconds, max_bytes=2**20, env=python_env())
     except OSError as error:
@@ -31,7 +40,7 @@ def read_gpus(seconds: float) -> Reading[tuple[Gpu, ...]] | Missing:
     if isinstance(done, Killed):
         return Missing(reason="timed_out", detail=f"NVML: {done.why}")
     try:
-        answer: Piece[tuple[Gpu, ...]] = codec.loads(Reading[tuple[Gpu, ...]] | Missing, done.output)  # type: ignore[arg-type]
+        answer: Piece[tuple[Gpu, ...]] = codec.loads(ANSWER, done.output)
     except RecordError:
         last = done.errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
         return Missing(reason="unavailable", detail=f"NVML's reader failed: {last[:200]}")

@@ -98,11 +98,17 @@ def _labelled(label: str, texts: list[str] | tuple[str, ...]) -> list[str]:
 
 
 def _taken(case: Case) -> str:
-    when = dt.datetime.fromtimestamp(case.taken_at_seconds, tz=dt.timezone.utc)
     return (
-        f"{when:%Y-%m-%d %H:%M:%S} UTC, in {case.took_seconds:.1f} s, {len(case.samples)} samples "
+        f"{_when(case.taken_at_seconds)}, in {case.took_seconds:.1f} s, {len(case.samples)} samples "
         f"on {single_line(case.host.name)}"
     )
+
+
+def _when(wall_seconds: float) -> str:
+    try:
+        return f"{dt.datetime.fromtimestamp(wall_seconds, tz=dt.timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):
+        return "at an impossible time"
 
 
 def _log(case: Case) -> list[str]:

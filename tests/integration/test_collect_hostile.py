@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import bundle
-from harness.collect import deadline, stacks
+from harness import bundle, codec
+from harness.collect import deadline, gpu, stacks
 from harness.collect.case import Options, collect
 from harness.collect.ladder import Ladder, LadderOptions
 from harness.collect.procfs import Proc
@@ -480,3 +480,31 @@ def test_files_of_a_case_are_closed_to_others_whatever_the_umask(tmp_path):
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "case").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "case" / "case.json").stat().st_mode) == 0o600
+
+
+# ── GPUs ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_gpu_child_answers_with_readings_or_a_reason():
+    done = deadline.run([sys.executable, "-m", "harness.collect.gpu"], 60, env=deadline.python_env())
+    assert isinstance(done, deadline.Finished)
+    found = codec.loads(gpu.ANSWER, done.output)
+    assert isinstance(found, Reading) or (found.reason == "unavailable" and found.detail)
+
+
+def test_without_a_driver_no_child_is_started(monkeypatch):
+    monkeypatch.setattr(gpu, "_DRIVER_MARKS", ("/nonexistent",))
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    assert gpu.read_gpus(5.0) == Missing(reason="unavailable", detail="no NVIDIA driver")
+
+
+@pytest.mark.parametrize(
+    ("child", "reason", "words"),
+    [("sleep 3600", "timed_out", "no answer in time"), ("echo boom >&2; exit 1", "unavailable", "boom")],
+)
+def test_a_driver_that_is_sick_costs_its_deadline_and_no_more(tmp_path, monkeypatch, child, reason, words):
+    monkeypatch.setattr(gpu, "_DRIVER_MARKS", ("/dev/null",))
+    monkeypatch.setattr(sys, "executable", program(tmp_path, child))
+    found = gpu.read_gpus(1.0)
+    assert found.reason == reason
+    assert words in found.detail
