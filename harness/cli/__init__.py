@@ -71,7 +71,8 @@ class _Version(argparse.Action):
             version = metadata.version("training-harness")
         except metadata.PackageNotFoundError:
             version = "(not installed)"
-        parser.exit(0, f"harness {version}\n")
+        print(f"harness {version}")
+        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -31,7 +31,9 @@ _SCRIPT_ENDINGS = (".py", ".sh", ".bash")
 _STRUCK = "***"
 # Option names whose value is a secret, and values that are one whatever the option's name.
 _SECRET_NAME = re.compile(
-    r"(token|passw(or)?d|secret|api[-_]?key|access[-_]?key|credential)s?$", re.IGNORECASE
+    r"(^|[-_])(((hf|hub|auth|access|api|bearer|github|login)[-_]?)token|passw(or)?d|secret|api[-_]?key"
+    r"|(access|secret)[-_]?key|credentials?)$|^-*token$",  # --max-token and --eos-token are none
+    re.IGNORECASE,
 )
 _SECRET_VALUE = re.compile(
     r"^(hf_|sk-|ghp_|gho_|github_pat_|glpat-|AKIA|xox[abp]-)[A-Za-z0-9_-]{12,}$|://[^/@\s]+:[^/@\s]+@"

@@ -220,3 +220,44 @@ def test_nohup_is_respected(start: Callable[..., runs.Run]) -> None:
     os.kill(run.process.pid, signal.SIGHUP)
     run.process.send_signal(signal.SIGINT)
     run.end()
+
+
+def test_with_standard_input_inherited_a_prompt_works_and_ctrl_c_comes_once(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    source = (
+        "import signal, time\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('heard it'))\n"
+        "print('got', input('name? '))\n"
+        "while True: time.sleep(0.05)\n"
+    )
+    terminal.type(_typed(tmp_path / "asks.py", source, "--stdin", "inherit"))
+    terminal.wait_for("name?")
+    terminal.type("Ada\n")
+    at = terminal.wait_for("got Ada")
+    terminal.type("\x03")
+    at = terminal.wait_for("heard it", after=at)
+    log = tmp_path / "run/log/output.log"
+    terminal.type("\x03")
+    terminal.wait_for("ready> ", after=at)
+    assert log.read_text().count("heard it") <= 2  # the terminal's own, twice; none of ours on top
+    terminal.type("echo status $?\n")
+    terminal.wait_for("status 137")
+
+
+def test_with_standard_input_inherited_ctrl_z_and_fg_work_too(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.type(_typed(tmp_path / "ticking.py", TICKING, "--stdin", "inherit"))
+    run = runs.Run(process=None, directory=tmp_path / "run")
+    wait_for(lambda: "begun" in run.log(), 40, "the command to begin")
+    at = len(terminal.seen)
+    terminal.type("\x1a")
+    terminal.wait_for("Stopped", after=at)
+    assert psutil.Process(run.pid()).status() == psutil.STATUS_STOPPED
+    terminal.type("fg\n")
+    length = len(run.log())
+    wait_for(lambda: len(run.log()) > length + 100, 40, "the command to go on")
+
+
+def test_quiet_shows_the_commands_output_alone(start: Callable[..., runs.Run]) -> None:
+    run = start(*runs.python("print('mine')"), options=("--quiet",))
+    assert run.end() == (0, "mine\n")

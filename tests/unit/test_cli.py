@@ -1,0 +1,134 @@
+"""The command line itself: listed commands, help, mistakes, and what a command must not cost."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.cli import COMMANDS
+from harness.cli.status import spoken
+from tests.support.env import clean_env
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def harness(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        cwd=cwd,
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_every_listed_command_has_its_two_functions() -> None:
+    for command in COMMANDS:
+        module = importlib.import_module(f"harness.cli.{command.name}")
+        assert callable(module.add_parser)
+        assert callable(module.run)
+
+
+def test_help_names_every_command() -> None:
+    done = harness("--help")
+    assert done.returncode == 0
+    assert all(f"  {command.name} " in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("name", [command.name for command in COMMANDS])
+def test_every_command_explains_itself(name: str) -> None:
+    done = harness(name, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: harness {name}")
+    assert done.stderr == ""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    source = (
+        "import sys; from harness.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('psutil', 'rich', 'prometheus_client', 'asyncio') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [([], 2), (["nonsense"], 2), (["status", "--nonsense"], 2), (["run", "--nonsense"], 125)],
+)
+def test_a_mistake_ends_with_its_status_and_no_traceback(arguments: list[str], status: int) -> None:
+    done = harness(*arguments)
+    assert done.returncode == status
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_told() -> None:
+    assert harness("--version").stdout.startswith("harness ")
+
+
+@pytest.mark.parametrize(
+    "kind", ["nothing", "a file", "an empty folder", "a dangling link", "a damaged run.json"]
+)
+def test_status_of_what_is_no_run_is_one_line_and_2(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "run"
+    if kind == "a file":
+        path.touch()
+    elif kind == "a dangling link":
+        path.symlink_to("gone")
+    elif kind != "nothing":
+        path.mkdir()
+        if kind == "a damaged run.json":
+            (path / "run.json").write_bytes(b"\xff\x00{")
+    done = harness("status", str(path))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert str(path) in done.stderr
+    in_json = harness("status", "--json", str(path))
+    assert in_json.returncode == 2
+    assert str(path) in json.loads(in_json.stdout)["error"]
+
+
+def test_output_into_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m harness run --help | head -1"],
+        env=clean_env(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (59.94, "59.9 s"),
+        (192, "3 min 12 s"),
+        (7500, "2 h 5 min"),
+        (3 * 86400 + 4 * 3600, "3 d 4 h"),
+    ],
+)
+def test_ages_are_told_as_people_do(seconds: float, text: str) -> None:
+    assert spoken(seconds) == text
