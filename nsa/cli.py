@@ -17,7 +17,6 @@ from nsa.errors import NsaError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_CHANGEABLE = ("schedule", "batch", "optimizer", "precision")
 _INTERRUPTED = 130
 
 _DESCRIPTION = "Train a Native Sparse Attention language model."
@@ -28,7 +27,7 @@ exit status:
   2   the configuration or the command line is wrong; one line says where, and what to do
   3   the loss or the gradient became NaN or infinite; nothing was saved after it
   4   the source of the text is out of reach
-  75  stopped by SIGTERM or Ctrl-C, state saved: start the same command again to go on
+  75  stopped by SIGTERM or Ctrl-C, state saved: start again with the same --out to go on
       (a second signal ends at once, without saving)
 """
 
@@ -125,6 +124,8 @@ class _Version(argparse.Action):
 
 
 def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from nsa.train import CHANGEABLE
+
     train = commands.add_parser(
         "train",
         help="train a model by a configuration",
@@ -149,7 +150,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="SECTION",
         action="append",
         default=[],
-        choices=_CHANGEABLE,
+        choices=CHANGEABLE,
         help="resume although this differs from the checkpoint: schedule, batch, optimizer or precision;"
         " may be repeated. Without it a change is refused",
     )

@@ -79,14 +79,14 @@ class Loop:
             if number == self._steps:
                 break
             if _due(number, config.eval.every):
-                self._evaluate(number)
+                self._evaluate(number, cursor)
             if stop or (self._stop and not self._world.launched):
                 self._leave(number, cursor)
             if _due(number, config.checkpoint.every):
                 self._save_and_go_on(number, cursor)
         else:
             session.report.line(f"nothing left to train: step {self._steps} of {self._steps} is done")
-        self._evaluate(self._steps)
+        self._evaluate(self._steps, session.stream.cursor())
         self._telemetry.stage("finish")
         if self._saved_step != self._steps:
             self._save(self._steps, session.stream.cursor())
@@ -161,17 +161,20 @@ class Loop:
 
     # -- evaluation --------------------------------------------------------------------------------------
 
-    def _evaluate(self, step: int) -> None:
+    def _evaluate(self, step: int, cursor: dict[str, Any]) -> None:
         session, history = self._session, self._session.history
-        with self._telemetry.stage("eval"):
-            self._telemetry.phase("eval")
-            loss = evaluation.evaluate(
-                session.model,
-                session.held_out,
-                device=self._device,
-                world=self._world,
-                progress=self._telemetry.progress,
-            )
+        try:
+            with self._telemetry.stage("eval"), self._stop.interrupting(allowed=not self._world.launched):
+                self._telemetry.phase("eval")
+                loss = evaluation.evaluate(
+                    session.model,
+                    session.held_out,
+                    device=self._device,
+                    world=self._world,
+                    progress=self._telemetry.progress,
+                )
+        except WaitInterrupted:
+            self._leave(step, cursor)
         entropy = session.held_out.unigram_entropy_nats
         best = history.best_eval is None or loss < history.best_eval[0]
         history.last_eval = loss

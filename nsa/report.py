@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from nsa.config import ScheduleConfig
 
 
+_LONGEST_ROW_BYTES = 4096
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFacts:
     """One optimizer step."""
@@ -77,6 +80,18 @@ def learning_rate(rate: float, step: int, schedule: ScheduleConfig) -> str:
     return f"{rate:.2e}"
 
 
+def _drop_half_a_line(path: Path) -> None:
+    """Cut what a full disk left of a last line, so that the next one stands on its own."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - _LONGEST_ROW_BYTES))
+        tail = file.read()
+        if tail and not tail.endswith(b"\n"):
+            file.truncate(end - len(tail) + tail.rfind(b"\n") + 1)
+
+
 class Report:
     """The lines and files of rank 0; on other ranks `quiet`, and then it does nothing."""
 
@@ -100,14 +115,15 @@ class Report:
         self._events: Any = None
 
     def begin(self, first_step: int) -> None:
-        """Open the files; TensorBoard drops what an earlier attempt wrote from `first_step` on."""
+        """Open the files; TensorBoard drops what an earlier attempt wrote after `first_step`."""
         if self._metrics_path is not None:
             with suppress(OSError):
+                _drop_half_a_line(self._metrics_path)
                 self._metrics = self._metrics_path.open("a", encoding="utf-8", buffering=1)
         if self._tensorboard_dir is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._events = SummaryWriter(str(self._tensorboard_dir), purge_step=first_step)
+            self._events = SummaryWriter(str(self._tensorboard_dir), purge_step=first_step + 1)
 
     def line(self, text: str) -> None:
         """A plain line."""

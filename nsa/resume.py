@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from nsa.config import Config
     from nsa.device import Device
 
-# What may be changed on purpose, with --allow-changed; the rest makes the data or the weights meaningless.
-CHANGEABLE = ("schedule", "batch", "optimizer", "precision")
-
 # Where the configuration keeps what is grouped here by what may be allowed together.
 _KEYS = {
     "schedule.steps": "train.steps",
@@ -44,7 +41,7 @@ _REMEDIES = {
 
 
 def identity(config: Config, *, world_size: int, tokenizer: str, data: str) -> dict[str, Any]:
-    """What must be the same for a run to continue to the bit; JSON-able."""
+    """What must be the same for a run to continue to the bit; JSON-able. See also nsa.train.CHANGEABLE."""
     train, schedule = config.train, config.schedule
     return {
         "world_size": world_size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class WaitInterrupted(Exception):  # noqa: N818 — not an error: the way out of a wait
-    """A stop was asked for while the loop waited for data that may never come."""
+    """A stop was asked for in what may be broken off: a wait for data, an evaluation."""
 
 
 class StopRequest:
@@ -30,7 +31,8 @@ class StopRequest:
         return self.signal_name is not None
 
     def __enter__(self) -> StopRequest:  # noqa: PYI034 — Self needs Python 3.11
-        for number in _SIGNALS:
+        # Python hands signals to the main thread alone: trained in another, a run leaves them to the program.
+        for number in _SIGNALS if threading.current_thread() is threading.main_thread() else ():
             self._before[number] = signal.signal(number, self._asked)
         return self
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from nsa.config import Config
     from nsa.distributed import World
 
+# Sections of nsa.resume.identity that may be changed on purpose; a change in the others makes the weights or
+# the place in the data meaningless.
+CHANGEABLE = ("schedule", "batch", "optimizer", "precision")
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 
 

@@ -34,9 +34,10 @@ def ended(ranks: list[subprocess.Popen[str]], timeout: float = 90) -> list[tuple
     return [(rank.returncode, *texts) for rank, texts in zip(ranks, said, strict=True)]
 
 
+@pytest.mark.timeout(400)  # six processes, each of which imports torch
 def test_two_ranks_equal_one_process_at_the_same_global_batch_and_resume_to_the_bit(tmp_path: Path) -> None:
     config = tiny_run.config(
-        tmp_path, train={"steps": 40, "micro_batch": 1}, checkpoint={"every": 0}, eval={"every": 0}
+        tmp_path, train={"steps": 30, "micro_batch": 1}, checkpoint={"every": 0}, eval={"every": 0}
     )
     one, two = tmp_path / "one", tmp_path / "two"
     tiny_run.train_in_process(config, one, "train.micro_batch=2")

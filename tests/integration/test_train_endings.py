@@ -19,7 +19,7 @@ from tests.support.wait import wait_for
 torch = needs.require("torch")
 needs.require("datasets")
 
-from nsa.errors import ConfigError, NonFiniteError  # noqa: E402
+from nsa.errors import ConfigError, NonFiniteError, StopRequestedError  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,6 +136,20 @@ def test_a_signal_while_waiting_for_data_saves_the_last_whole_step(tmp_path: Pat
     tiny_run.train_in_process(config, out, *options, allow_changed=("schedule",))
     first_four = {step: loss for step, loss in tiny_run.losses(whole).items() if step <= 4}
     assert {step: loss for step, loss in tiny_run.losses(out).items() if step <= 4} == first_four
+
+
+def test_a_signal_breaks_an_evaluation_off_and_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nsa import evaluation
+
+    def asked_to_stop(*_: object, **__: object) -> float:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the evaluation went on")
+
+    monkeypatch.setattr(evaluation, "evaluate", asked_to_stop)
+    config, out = tiny_run.config(tmp_path, checkpoint={"every": 0}), tmp_path / "out"
+    with pytest.raises(StopRequestedError, match=r"stopped by SIGTERM after step 5 of 12"):
+        tiny_run.train_in_process(config, out)
+    assert tiny_run.checkpoint_steps(out) == [5]
 
 
 def test_a_loss_that_is_no_number_ends_with_3_and_is_not_saved(tmp_path: Path) -> None:
