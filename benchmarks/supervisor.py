@@ -3,7 +3,7 @@
     python benchmarks/supervisor.py [evidence] [false] [cpu] [memory] [--write] [--quick]
 
 All with real processes and default limits. `false` takes about six minutes (two of them the quickstart),
-`memory` about five and needs 1 GB of disk: 10 GB of log go through it, of which 64 MB are kept.
+`memory` about ten and needs 1 GB of disk: 10 GB of log go through it, of which 64 MB are kept.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ def drain(descriptor: int, seconds: float) -> int:
 
 
 def memory(*, quick: bool) -> list[str]:
-    steps, line_bytes, per_second = (50_000, 10_000, 3000.0) if quick else (1_000_000, 10_000, 3000.0)
+    steps, line_bytes, per_second = (30_000 if quick else 1_000_000), 10_000, 1800.0
     command = [sys.executable, "-c", _FLOOD, str(steps), str(line_bytes), str(per_second)]
     sizes: list[float] = []
     with running(command, "--log-keep", "64M") as (process, directory):

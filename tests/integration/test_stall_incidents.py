@@ -43,7 +43,7 @@ def test_a_stopped_trainer_is_an_incident_and_goes_on_unharmed(start: Callable[.
     assert opened["why"] == "set by --stall-timeout train=1.5"
     assert (opened["rank"], opened["evidence"]) == (0, "whole")
     assert "stopped" in opened["headline"]
-    counted = 'trainer_stalls_total{rank="0",stage="train",cause="unknown"}'
+    counted = 'trainer_stalls_total{cause="unknown",rank="0",stage="train"}'
     wait_for(lambda: stalls.metrics(run).get(counted) == 1, what="the stall to be counted")
     first = stalls.metrics(run)
     first_age = age(first)

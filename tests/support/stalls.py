@@ -7,6 +7,7 @@ import sys
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import RecordError
 from harness.watch import heartbeat
 from tests.support.env import REPOSITORY
 from tests.support.wait import wait_for
@@ -48,9 +49,10 @@ def wait_for_incident(directory: Path, *, closed: bool = False) -> dict[str, Any
 def step(directory: Path, rank: int = 0) -> int:
     """The last step of a rank's record; 0 before there is one."""
     path = directory / "ranks" / f"{rank:05d}.beat"
-    if not path.exists():
+    try:
+        return heartbeat.read(path).step or 0
+    except RecordError:  # not there yet, or not begun yet
         return 0
-    return heartbeat.read(path).step or 0
 
 
 def wait_for_step(directory: Path, number: int, rank: int = 0) -> None:
