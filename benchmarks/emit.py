@@ -2,8 +2,8 @@
 
     python benchmarks/emit.py [--write] [--repeats N]
 
-The import is measured in fresh interpreters, with and without, in turn; calls in short rounds that take turns too,
-so that a machine that slows down slows all of them. prometheus_client's multiprocess mode is for information.
+The import is measured in fresh interpreters, with and without, in turn; calls in short rounds that take turns
+too, so that a machine that slows down slows all. prometheus_client's multiprocess mode is for information.
 """
 
 from __future__ import annotations

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_SECONDS = 0.001
 _COUNTERS = wire.COUNTERS_AT // 8
+_CHECK = wire.CHECK.pack
+_PACK_TOTALS = wire.PHASE_TOTALS.body.pack
+_TOTALS_AT, _TOTALS_BYTES, _ROW_COUNT = wire.PHASE_TOTALS.offset, wire.PHASE_TOTALS.bytes, wire.STEPS.count
+_TOTALS_COUNTER = _COUNTERS + wire.PHASE_TOTALS.counter
 _FACTS = (  # in the order of wire.FACTS: name, its bit, and what fills its field where it is absent
     ("total_steps", wire.HAS_TOTAL_STEPS, 0),
     ("world_size", wire.HAS_WORLD_SIZE, 0),
@@ -118,8 +122,11 @@ class Record:
 
     def put_parts(self, number: int, rates: "list[float] | None", body: bytes) -> None:
         """Write what row `number`, not counted yet, has besides its body: phases, rates, check."""
-        if self.use_phases:
-            self.put_beside(wire.PHASE_TOTALS, number, self.totals)
+        if self.use_phases:  # put_beside, written out: most trainers have phases
+            totals = _PACK_TOTALS(number, *self.totals)
+            at = _TOTALS_AT + number % _ROW_COUNT * _TOTALS_BYTES
+            self.map[at : at + _TOTALS_BYTES] = totals + _CHECK(crc32(totals))
+            self.counters[_TOTALS_COUNTER] = number + 1
         if rates is not None:
             self.put_beside(wire.RATES, number, rates + [wire.ABSENT] * (wire.MAX_RATES - len(rates)))
         if self.checked:
