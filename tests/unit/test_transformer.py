@@ -188,6 +188,24 @@ def test_flops_of_attention_are_those_of_the_pairs_it_allows():
     assert small(attention="dense")._keys_per_query(sequence) == (sequence + 1) / 2
 
 
+# torch makes an instance itself when it traces an autograd.Function, and warns itself about it.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_loss_compiles_into_one_graph(checkpointing):
+    """Traced and run without code generation, which would need a C++ compiler."""
+    model, (tokens, ids) = small(), text(100, 29)
+    model.activation_checkpointing = checkpointing
+    compiled = torch.compile(model.loss, backend="aot_eager", fullgraph=True)
+    try:
+        eager, traced = (
+            torch.autograd.grad(f(tokens, ids), list(model.parameters())) for f in (model.loss, compiled)
+        )
+        for one, two in zip(eager, traced, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+    finally:
+        torch.compiler.reset()
+
+
 def test_seed_decides_the_weights():
     one, two = small(), small()
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
