@@ -32,10 +32,9 @@ say("alive")
 
 
 def on_small_disk(size, *, memory=True):
-    """Run a program in a mount namespace of its own, with a tmpfs of `size` at RUN, and /dev/shm or none."""
+    """Run a program in a mount namespace of its own, with a tmpfs of `size` at RUN and a /dev/shm or none."""
     mounts = f'mount -t tmpfs -o size={size},nr_inodes=64 none "$0"'
-    if not memory:
-        mounts += "; mount -t tmpfs -o ro none /dev/shm"
+    mounts += f"; mount -t tmpfs -o {'rw,size=1m' if memory else 'ro'} none /dev/shm"
     return ("unshare", "--mount", "--propagation", "private", "sh", "-ec", f'{mounts}; exec "$@"')
 
 
