@@ -78,8 +78,7 @@ def gather_tokens(x_BSGK: Tensor, token_BNL: Tensor) -> Tensor:
     batch, sequence = x_BSGK.shape[:2]
     row_B = torch.arange(batch, device=token_BNL.device) * sequence
     index = (token_BNL + row_B[:, None, None]).flatten()
-    # Whole rows: on the CPU the gradient of index_select is many times faster than that of fancy indexing.
-    return torch.unflatten(x_BSGK.flatten(0, 1).index_select(0, index), 0, token_BNL.shape)
+    return torch.unflatten(x_BSGK.flatten(0, 1)[index], 0, token_BNL.shape)
 
 
 class Projected(NamedTuple):
@@ -247,7 +246,7 @@ class NSAAttention(nn.Module):
         def keys(x_BGSK: Tensor) -> Tensor:
             padded_BGTK = F.pad(x_BGSK, (0, 0, reach - size, after))
             tiles_BGTQK = torch.unflatten(padded_BGTK, 2, (-1, size))
-            # Slices, not an index, whose gradient on a GPU adds in any order and is not repeatable.
+            # Slices, not an index: each key is in several chunks, and adding slices is cheap and repeatable.
             shifted = [tiles_BGTQK[:, :, shift : shift + count] for shift in range(reach // size)]
             return torch.cat(shifted, dim=3).flatten(0, 2)[:, None]
 
