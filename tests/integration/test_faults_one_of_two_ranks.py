@@ -6,6 +6,7 @@ segfault, GIL lock, SIGINT, SIGTERM, SIGKILL, SIGSTOP.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import psutil
@@ -76,6 +77,21 @@ def test_a_rank_that_stands_still_is_kept_as_evidence_and_ended_with_all_others(
     assert incident["rank"] == 1
     assert word in incident["headline"]
     assert (run.directory / "incidents" / "001" / "case.json").exists()
+    assert not processes_of(run)
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.parametrize(("fault", "status"), [("sigkill", 1), ("gil", 124)])
+def test_the_same_under_torchrun_whose_ranks_have_sessions_of_their_own(
+    start: Callable[..., runs.Run], fault: str, status: int
+) -> None:
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    script = (stalls.TRAINER, "--fault", fault, "--rank", "1", "--quiet")
+    run = start(*torchrun, *script, options=("--on-stall", "terminate"))
+    found, output = run.end()
+    assert found == status, output
+    found_incidents = stalls.incidents(run.directory)
+    assert [incident["rank"] for incident in found_incidents] == ([1] if fault == "gil" else [])
     assert not processes_of(run)
 
 
