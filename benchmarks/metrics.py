@@ -271,8 +271,8 @@ def log(*, quick: bool) -> list[str]:
         "",
         table(["followed", "lines", "peak memory", "kept on disk", "index"], rows),
         "",
-        f"{total / reading / 1e9:.1f} GB per second of CPU, {polls} polls,"
-        f" the longest {1e3 * longest:.0f} ms.",
+        f"{total / reading / 1e9:.1f} GB per second of CPU, {polls} polls,",
+        f"the longest {1e3 * longest:.0f} ms of CPU.",
     ]
 
 

@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import struct
+import sys
 import termios
 import threading
 import time
@@ -17,6 +18,8 @@ import pytest
 from harness.render import screen as screens
 from harness.render.screen import Screen
 from tests.support import views
+from tests.support.env import clean_env
+from tests.support.pty_session import Terminal as Shell
 from tests.support.wait import wait_for
 
 XTERM = {"TERM": "xterm-256color"}
@@ -366,6 +369,26 @@ def test_pausing_does_not_wait_for_a_stopped_terminal(terminal, show):
     pausing.start()
     pausing.join(20)
     assert not pausing.is_alive()
+
+
+def test_a_background_job_is_not_stopped_for_writing(tmp_path):
+    """Under `stty tostop` the terminal stops background jobs that write: here, with the supervision."""
+    script = tmp_path / "writes.py"
+    script.write_text(
+        "import os, time\n"
+        "from harness.render.screen import Screen\n"
+        "screen = Screen()\n"
+        "screen.write(b'from the background\\n')\n"
+        "screen.close()\n"
+        f"open({str(tmp_path / 'done')!r}, 'w').close()\n"
+    )
+    shell = Shell(cwd=tmp_path, env=clean_env(TERM="xterm-256color"))
+    try:
+        shell.type(f"stty tostop; {sys.executable} {script} & \r")
+        wait_for((tmp_path / "done").exists, what="the job to run to its end")
+        shell.wait_for("from the background")
+    finally:
+        shell.close()
 
 
 def test_a_closed_terminal_is_given_up_in_silence(terminal, show):
