@@ -12,6 +12,7 @@ On several nodes that share one directory, the node that made it owns `run.json`
 
 from __future__ import annotations
 
+import calendar
 import dataclasses
 import json
 import re
@@ -33,6 +34,14 @@ LATEST = "latest"
 def utc(seconds: float | None = None) -> str:
     """A time as run.json writes it: `2026-11-22T09:14:03Z`."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def seconds_of(text: str) -> float:
+    """The Unix time of what `utc` wrote; now, where it did not."""
+    try:
+        return float(calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")))
+    except ValueError:
+        return time.time()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

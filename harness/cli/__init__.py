@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 USAGE = 2
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +92,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"harness: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # `harness status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except Exception as error:
+        if os.environ.get("HARNESS_TRACEBACK"):
+            raise
+        print(
+            f"harness: a fault of the harness itself ({type(error).__name__}: {error}). "
+            "Please report it, with what HARNESS_TRACEBACK=1 shows",
+            file=sys.stderr,
+        )
+        return HarnessError.exit_status
 
 
 def _parser(chosen: Command | None) -> _Parser:

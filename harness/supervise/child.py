@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.errors import HarnessError
+from harness.rundir import seconds_of
 from harness.supervise.execution import explain
 from harness.supervise.tree import Identity, Tree, identify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from harness.rundir import Attempt, RunDirectory
 
 _KEEPER = Path(__file__).with_name("keeper.py")
 _START_DEADLINE_SECONDS = 30.0  # for a fork and an exec; a program on a network file system may take a while
@@ -133,6 +136,20 @@ def start(
     child = StartedChild(ours, process)
     child.wait_for_start(command, environment)
     return child
+
+
+def adopt(run: RunDirectory, attempt: Attempt) -> AdoptedChild:
+    """The command of an attempt whose supervisor died, or what is left of it."""
+    assert attempt.pid is not None
+    keeper = None
+    if attempt.keeper_pid is not None:
+        keeper = Identity(pid=attempt.keeper_pid, start_time_ticks=attempt.keeper_start_time_ticks)
+    return AdoptedChild(
+        root=Identity(pid=attempt.pid, start_time_ticks=attempt.start_time_ticks),
+        keeper=keeper,
+        record=run.exit_record(attempt.attempt),
+        started_at_seconds=seconds_of(attempt.started_at),
+    )
 
 
 class StartedChild:

@@ -17,19 +17,18 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.rundir import Attempt, RunDirectory, utc
+from harness.rundir import Attempt, utc
 from harness.supervise import child as children
 from harness.supervise import policy
 from harness.supervise.child import Child, Ended, signal_name, tree_of
 from harness.supervise.clearing import KILLED_DEADLINE_SECONDS, clear_away
-from harness.supervise.tree import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from harness.supervise.opening import Opened
     from harness.supervise.signals import SignalInbox
-    from harness.supervise.tree import Tree
+    from harness.supervise.tree import Identity, Tree
     from harness.supervise.watcher import Watcher
 
 FAILED = 125
@@ -73,9 +72,9 @@ class Supervisor:
     def run(self) -> int:
         """The whole run; the exit status of `harness run`."""
         if self._opened.leftover is not None:
-            self._clear(_adopt(self._opened.run, self._opened.leftover))
+            self._clear(children.adopt(self._opened.run, self._opened.leftover))
         alive = self._opened.alive
-        child = _adopt(self._opened.run, alive) if alive else self._start()
+        child = children.adopt(self._opened.run, alive) if alive else self._start()
         endings: list[policy.Ending] = []
         while True:
             number = self._opened.file.record.attempt
@@ -289,18 +288,6 @@ class Supervisor:
             select.select([self._inbox], [], [], _POLL_SECONDS)
             if any(number in _STOPPING for number in self._inbox.drain()):
                 break
-
-
-def _adopt(run: RunDirectory, attempt: Attempt) -> Child:
-    assert attempt.pid is not None
-    return children.AdoptedChild(
-        root=Identity(pid=attempt.pid, start_time_ticks=attempt.start_time_ticks),
-        keeper=Identity(pid=attempt.keeper_pid, start_time_ticks=attempt.keeper_start_time_ticks)
-        if attempt.keeper_pid
-        else None,
-        record=run.exit_record(attempt.attempt),
-        started_at_seconds=time.time(),
-    )
 
 
 def _send(root: Identity, number: int) -> None:

@@ -234,7 +234,7 @@ class Observing:
             Command(
                 pid=child.root.pid,
                 start_time_ticks=child.root.start_time_ticks or 0,
-                pids=lambda: [each.pid for each in tree.members()],
+                pids=tree.pids,
             ),
             attempt=attempt,
         )

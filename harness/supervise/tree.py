@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import psutil
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_PIDS_SECONDS = 2.5
 _MOST_ROUNDS = 20  # a tree that forks as fast as we signal it is walked this often
 
 
@@ -72,6 +74,8 @@ class Tree:
         self._root, self._keeper = root, keeper
         self._seen: dict[int, psutil.Process] = {}
         self._stopped: list[psutil.Process] = []
+        self._pids: list[int] = []
+        self._pids_until = 0.0
 
     def members(self) -> list[psutil.Process]:
         """The living processes of the tree, the root first if it lives."""
@@ -89,6 +93,14 @@ class Tree:
             found.setdefault(pid, process)
         self._seen = {pid: process for pid, process in found.items() if _lives(process)}
         return list(self._seen.values())
+
+    def pids(self) -> list[int]:
+        """The members' pids, at most `_PIDS_SECONDS` old: walking all processes costs milliseconds."""
+        now = time.monotonic()
+        if now >= self._pids_until:
+            self._pids = [each.pid for each in self.members()]
+            self._pids_until = now + _PIDS_SECONDS
+        return self._pids
 
     def signal(self, number: int) -> list[str]:
         """Send `number` to every member; the names of those reached."""

@@ -1,0 +1,96 @@
+"""A fault of ours costs what it breaks and never the training: parts are broken from within."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import run as runs
+from tests.support.env import REPOSITORY, clean_env
+from tests.support.wait import wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_BREAK = """
+import sys
+if "run" in sys.argv and "harness" in " ".join(getattr(sys, "orig_argv", sys.argv)):
+    import {module} as module
+    def broken(*_, **__):
+        {fault}
+    module.{name} = broken
+"""
+RAISE = "raise RuntimeError('a fault of ours')"
+
+
+def _broken(folder: Path, module: str, name: str, fault: str = RAISE) -> dict[str, str]:
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(_BREAK.format(module=module, name=name, fault=fault))
+    return clean_env(PYTHONPATH=f"{folder}:{REPOSITORY}")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "part"),
+    [
+        ("harness.watch.ranks", "Ranks.poll", "records"),
+        ("harness.watch.logtail", "LogFollower.poll", "log"),
+        ("harness.supervise.observer", "Observer.tick", "observer"),
+        ("harness.supervise.observer", "Observer.__init__", "observer"),
+        ("harness.supervise.viewing", "view_of", "view"),
+        ("harness.supervise.summary", "summary_line", "summary"),
+        ("harness.metrics", "TrainerCollector", "metrics"),
+        ("harness.supervise.identity", "git_state", "git"),
+        ("harness.supervise.loop", "Supervisor._serve", "supervision"),
+    ],
+)
+def test_a_broken_part_is_said_in_a_line_and_the_training_ends_as_it_likes(
+    tmp_path: Path, module: str, name: str, part: str
+) -> None:
+    run = runs.start(
+        tmp_path / "run",
+        *runs.python("import time; time.sleep(1); print('trained'); raise SystemExit(3)"),
+        options=("--metrics-port", "0"),
+        env=_broken(tmp_path / "site", module, name),
+    )
+    try:
+        status, text = run.end()
+    finally:
+        run.clean_up()
+    assert status == 3
+    assert run.log() == "trained\n"
+    assert [line for line in text.splitlines() if line.startswith(f"harness: {part} failed")] != []
+    assert "Traceback" not in text
+    if part != "metrics":
+        assert "a fault of ours" in (run.directory / "log" / "harness.log").read_text()
+
+
+def test_signals_reach_the_command_while_the_observing_side_hangs(tmp_path: Path) -> None:
+    env = _broken(
+        tmp_path / "site", "harness.watch.logtail", "LogFollower.poll", "import time; time.sleep(1000)"
+    )
+    source = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        "print('begun')\nwhile True: time.sleep(0.05)"
+    )
+    run = runs.start(tmp_path / "run", *runs.python(source), env=env)
+    try:
+        run.wait_for_log("begun")
+        run.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not runs.lives(run.pid()), what="the command to hear it")
+        status, text = run.end()
+    finally:
+        run.clean_up()
+    assert status == 75
+    assert "does not answer" in text
+
+
+def test_a_fault_before_anything_runs_is_one_line_and_125(tmp_path: Path) -> None:
+    env = _broken(tmp_path / "site", "harness.supervise.opening", "_begin")
+    run = runs.start(tmp_path / "run", "true", env=env)
+    status, text = run.end()
+    assert status == 125
+    assert len(text.splitlines()) == 1
+    assert "a fault of ours" in text
