@@ -81,18 +81,19 @@ class Watching:
     def watch(self) -> int:
         """Look until the end; 0 where it was progressing or ended well, 1 where it was not."""
         try:
-            self._serve()
-            self._greet()
-            self._observer.command_started(
-                Command(
-                    pid=self._target.pid,
-                    start_time_ticks=self._target.start_time_ticks,
-                    pids=lambda: descendants(self._target.pid),
-                    has_log=bool(self._target.logs),
-                ),
-                attempt=self._attempt,
-            )
+            # Before the first line: whoever reads it may press Ctrl-C.
             with SignalInbox() as inbox:
+                self._serve()
+                self._greet()
+                self._observer.command_started(
+                    Command(
+                        pid=self._target.pid,
+                        start_time_ticks=self._target.start_time_ticks,
+                        pids=lambda: descendants(self._target.pid),
+                        has_log=bool(self._target.logs),
+                    ),
+                    attempt=self._attempt,
+                )
                 return self._look_until_the_end(inbox)
         finally:
             self._screen.close()
