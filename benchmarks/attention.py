@@ -1,6 +1,6 @@
 """What NSA costs over dense causal attention on the CPU: a 125 M model, and one layer at three lengths.
 
-    python benchmarks/attention.py [--rounds 5] [--threads 2] [--cpu-time] [--skip-layers] [--json FILE]
+    python benchmarks/attention.py [--rounds 5] [--threads 2] [--cpu-time] [--skip-layers] [--write]
 
 Time: forward and backward of `Transformer.loss`, batch 1, float32, the two models in one process taking
 turns, so that the machine's moods meet both; medians, and the ratio of each round's pair. On a machine that
@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
+from benchmarks import support
 from nsa.attention import DenseAttention, NSAAttention
 from nsa.config import ModelConfig
 from nsa.transformer import Transformer
@@ -141,7 +142,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--cpu-time", action="store_true", help="of the process, not of the wall")
     parser.add_argument("--skip-layers", action="store_true")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--write", action="store_true", help="write into benchmarks/results/ too")
     parser.add_argument("--memory-of", choices=("nsa", "dense"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -149,6 +150,7 @@ def main() -> int:
         memory_child(args.memory_of)
         return 0
 
+    busy = support.load()
     clock = time.process_time if args.cpu_time else time.perf_counter
     held = {kind: memory(kind, args.threads) for kind in ("nsa", "dense")}
     rows = []
@@ -175,7 +177,7 @@ def main() -> int:
     what = "CPU time of the process" if args.cpu_time else "wall time"
     lines = [
         f"torch {torch.__version__}, {args.threads} threads, float32, batch 1, forward + backward;",
-        f"{what}, median of {args.rounds} rounds, ratios within a round.",
+        f"{what}, median of {args.rounds} rounds, ratios within a round; {busy}.",
         "",
         *table(rows),
         "",
@@ -186,10 +188,7 @@ def main() -> int:
         f"- Target, time of the model of one document at most {TARGET}: {verdict(model['ratio'])}.",
         f"- Target, memory at most {TARGET}: {verdict(above)}.",
     ]
-    print("\n".join(lines))
-    if args.json:
-        figures = {"threads": args.threads, "cpu_time": args.cpu_time, "times": dict(rows), "memory": held}
-        args.json.write_text(json.dumps(figures, indent=2))
+    support.report("attention", "\n".join(lines), write=args.write)
     return 0 if model["ratio"] <= TARGET and above <= TARGET else 1
 
 
