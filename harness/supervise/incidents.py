@@ -4,27 +4,24 @@
                                                                 no:  incidents/NNN, until progress returns
 
 One incident for one stall: what stalls while one is open joins it. A disk that is full costs the evidence,
-not the incident: it is announced and counted all the same. Evidence is bounded: beyond `MAX_KEPT` incidents
-or `MAX_BYTES`, the oldest lose theirs and keep their `incident.json`.
+not the incident: it is announced and counted all the same. Evidence is bounded: the oldest incidents lose
+theirs and keep their `incident.json`.
 
-Not here: when silence is suspicious (`detect`), how evidence is taken (`gather`), and what is done about a
-stall (`policy`).
+Not here: when silence is suspicious (`detect`), how evidence is taken (`gather`), the disk (`incidentstore`),
+and what is done about a stall (`policy`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import os
-import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.supervise.gather import Gathered, Gathering
+from harness.supervise.incidentstore import MAX_BYTES, MAX_KEPT, Incident, IncidentStore
 from harness.supervise.notices import IncidentClosed, IncidentDismissed, IncidentOpened, Notice, Suspected
 
 if TYPE_CHECKING:
@@ -36,58 +33,10 @@ if TYPE_CHECKING:
     from harness.supervise.eventlog import EventLog
     from harness.watch.progress import Progress
 
-SCHEMA = "harness.incident/1"
-INCIDENT_FILE = "incident.json"
 # Until a diagnosis names it.
 UNKNOWN_CAUSE = "unknown"
-MAX_KEPT = 50
-MAX_BYTES = 256 * 2**20
-_PENDING = ".pending-"
 # How long the end of a run waits for evidence that is being taken.
 _LAST_WAIT_SECONDS = 3.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Incident:
-    """What `incident.json` says. Times are ISO 8601, UTC."""
-
-    number: int
-    attempt: int
-    opened_at: str
-    stage: str
-    where: str
-    phase: str | None
-    step: int | None
-    rank: int | None
-    ranks: tuple[int | None, ...]
-    last_progress_at_seconds: float  # wall clock of the first rank's last progress
-    idle_seconds: float
-    limit_seconds: float
-    why: str
-    summary: str
-    headline: str | None = None
-    cause: str | None = None
-    evidence: str = "whole"  # "whole", "dropped" (to make room), or what went wrong
-    closed_at: str | None = None
-    closed_after_seconds: float | None = None
-    how: str | None = None
-
-    def to_json(self) -> str:
-        """The text of incident.json."""
-        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=1, ensure_ascii=False) + "\n"
-
-
-def parse_incident(text: str) -> Incident | None:
-    """Text of an incident.json; None where it is not one of ours."""
-    try:
-        document: Mapping[str, Any] = json.loads(text)
-        if document["schema"] != SCHEMA:
-            return None
-        known = {each.name for each in dataclasses.fields(Incident)}
-        values = {key: value for key, value in document.items() if key in known}
-        return Incident(**{**values, "ranks": tuple(values["ranks"])})
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +66,6 @@ class _Stall:
     marks: dict[int | None, _Mark]
     gathering: Gathering | None = None
     incident: Incident | None = None  # once it is open
-    path: Path | None = None
     ranks: list[int | None] = field(default_factory=list)
 
 
@@ -135,12 +83,11 @@ class Incidents:
         max_kept: int = MAX_KEPT,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        self._folder = folder
+        self._store = IncidentStore(folder, max_kept=max_kept, max_bytes=max_bytes)
         self._clock = clock
         self._events = events
         self._gather = gather
         self._attempt = attempt
-        self._max_kept, self._max_bytes = max_kept, max_bytes
         self._stall: _Stall | None = None
         self.opened: Counter[tuple[str, str]] = Counter()
         self.errors: Counter[str] = Counter()
@@ -167,9 +114,7 @@ class Incidents:
         self._stall = stall
         self._events.write("suspected", **_facts(suspicion))
         try:
-            stall.gathering = self._gather(
-                suspicion, self._folder / f"{_PENDING}{os.getpid()}-{self._highest + 1}"
-            )
+            stall.gathering = self._gather(suspicion, self._store.pending(self._highest + 1))
         except OSError as error:  # no process to be had: the incident is known all the same
             failed = Gathered(
                 errors={"gather": 1}, problem=f"taking evidence could not begin: {error.strerror}"
@@ -239,7 +184,7 @@ class Incidents:
         """The supervisor ends, the command may go on: stop taking evidence, leave an open incident open."""
         if self._stall and self._stall.gathering:
             self._stall.gathering.kill()
-            _remove(self._stall.gathering.out)
+            self._store.discard(self._stall.gathering.out)
         self._stall = None
 
     # ── the three transitions ──────────────────────────────────────────────────────────────────────────────
@@ -270,12 +215,16 @@ class Incidents:
         self.opened[suspicion.stage, UNKNOWN_CAUSE] += 1
         self.errors.update(gathered.errors)
         self.last_opened_wall_seconds = now
-        path, problem = self._settle(incident, pending)
-        problem = gathered.problem or problem
+        path, problem = None, gathered.problem
+        try:
+            path = self._store.settle(incident, pending or self._store.pending(incident.number))
+        except OSError as error:
+            self._trouble(error)
+            problem = problem or f"it could not be written: {error.strerror or error}"
         stall.incident = dataclasses.replace(incident, evidence=problem) if problem else incident
-        stall.path = path
         self._events.write("incident-opened", number=incident.number, problem=problem, **_facts(suspicion))
-        self._make_room()
+        for number in self._store.make_room():
+            self._events.write("evidence-dropped", number=number)
         return IncidentOpened(
             number=incident.number,
             path=path,
@@ -287,7 +236,7 @@ class Incidents:
     def _dismiss(self, stall: _Stall, suspicion: Suspicion, ended_wall: float) -> IncidentDismissed:
         self._stall = None
         if stall.gathering:
-            _remove(stall.gathering.out)
+            self._store.discard(stall.gathering.out)
         after = max(0.0, ended_wall - stall.began_wall_seconds)
         self._events.write("suspicion-dismissed", after_seconds=round(after, 3), **_facts(suspicion))
         return IncidentDismissed(suspicion=suspicion, after_seconds=after)
@@ -303,79 +252,26 @@ class Incidents:
             closed_after_seconds=round(after, 3),
             how=how,
         )
-        path = stall.path or self._folder / f"{closed.number:03d}"
+        path = None
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(path / INCIDENT_FILE, closed.to_json())
+            path = self._store.update(closed)
         except OSError as error:
             self._trouble(error)
         self._events.write("incident-closed", number=closed.number, after_seconds=round(after, 3), how=how)
-        return IncidentClosed(number=closed.number, path=stall.path, after_seconds=after, how=how)
-
-    # ── the disk ───────────────────────────────────────────────────────────────────────────────────────────
-
-    def _settle(self, incident: Incident, pending: Path | None) -> tuple[Path | None, str | None]:
-        """Give the pending folder its number; the path, or why there is none."""
-        path = self._folder / f"{incident.number:03d}"
-        try:
-            if pending is None or not pending.is_dir():
-                pending = self._folder / f"{_PENDING}{os.getpid()}-{incident.number}"
-                pending.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(pending / INCIDENT_FILE, incident.to_json())
-            pending.rename(path)
-        except OSError as error:
-            self._trouble(error)
-            if pending is not None:
-                _remove(pending)
-            return None, f"it could not be written: {error.strerror or error}"
-        return path, None
+        return IncidentClosed(number=closed.number, path=path, after_seconds=after, how=how)
 
     def _trouble(self, error: OSError) -> None:
         self.errors["disk"] += 1
         self._events.write("incident-not-written", error=error.strerror or str(error))
 
-    def _make_room(self) -> None:
-        """Drop the oldest evidence beyond the bounds; the newest stays whatever its size."""
-        sized = [(path, _evidence_bytes(path)) for path in self._numbered()]
-        held = [(path, size) for path, size in sized if size > 0]
-        kept = total = 0
-        for path, size in reversed(held):
-            kept, total = kept + 1, total + size
-            if kept > 1 and (kept > self._max_kept or total > self._max_bytes):
-                with contextlib.suppress(OSError):
-                    self._drop_evidence(path)
-
-    def _drop_evidence(self, path: Path) -> None:
-        for each in path.iterdir():
-            if each.name != INCIDENT_FILE:
-                _remove(each)
-        incident = _read(path)
-        if incident is not None:
-            _write(path / INCIDENT_FILE, dataclasses.replace(incident, evidence="dropped").to_json())
-        self._events.write("evidence-dropped", number=int(path.name))
-
-    def _numbered(self) -> list[Path]:
-        with contextlib.suppress(OSError):
-            found = [path for path in self._folder.iterdir() if path.name.isdigit() and path.is_dir()]
-            return sorted(found, key=lambda path: int(path.name))
-        return []
-
     def _look_back(self) -> None:
-        """After an earlier supervisor of this run: clear what it left half done, take over what is open."""
-        with contextlib.suppress(OSError):
-            for path in self._folder.iterdir():
-                if path.name.startswith(_PENDING):
-                    _remove(path)
-        numbered = self._numbered()
-        if not numbered:
-            return
-        self._highest = int(numbered[-1].name)
-        last = _read(numbered[-1])
+        """After an earlier supervisor of this run: take over the incident that is open."""
+        self._highest, last = self._store.look_back()
         if last is None or last.closed_at is not None:
             return
         began = last.last_progress_at_seconds
         marks = {rank: _Mark(began, None, None) for rank in last.ranks}
-        self._stall = _Stall(None, began, marks, incident=last, path=numbered[-1], ranks=list(last.ranks))
+        self._stall = _Stall(None, began, marks, incident=last, ranks=list(last.ranks))
         if last.attempt != self._attempt:
             self._close(self._stall, "its supervisor ended", self._clock.wall())
 
@@ -393,42 +289,3 @@ def _facts(suspicion: Suspicion) -> dict[str, object]:
 
 def _iso(wall_seconds: float) -> str:
     return datetime.fromtimestamp(wall_seconds, tz=timezone.utc).isoformat(timespec="milliseconds")
-
-
-def _read(path: Path) -> Incident | None:
-    try:
-        return parse_incident((path / INCIDENT_FILE).read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return None
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all: a full disk must not leave half a JSON."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-
-def _evidence_bytes(path: Path) -> int:
-    """Size of an incident's evidence, its incident.json apart."""
-    total = 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            if name == INCIDENT_FILE:
-                continue
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(folder, name)).st_size  # noqa: PTH118 -- as os.walk gives it
-    return total

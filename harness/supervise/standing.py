@@ -242,7 +242,7 @@ def _beats(run: RunDirectory) -> tuple[tuple[Heartbeat, ...], tuple[str, ...]]:
 
 def _incidents(run: RunDirectory) -> tuple[tuple[str, ...], int]:
     """Folders of those still open, and how many there are."""
-    from harness.supervise.incidents import INCIDENT_FILE, parse_incident
+    from harness.supervise.incidentstore import INCIDENT_FILE, parse_incident
 
     opened, count = [], 0
     with contextlib.suppress(OSError):

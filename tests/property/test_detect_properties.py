@@ -162,8 +162,8 @@ def test_steps_of_two_kinds_in_any_order_raise_no_alarm(pattern: list[bool]) -> 
 def test_steps_that_slow_down_gradually_raise_no_alarm(growth: float) -> None:
     run = started(seconds=0.5)
     seconds = 0.5
-    for _ in range(60):
-        seconds = min(seconds * growth, 400.0)
+    for _ in range(30):
+        seconds = min(seconds * growth, 60.0)
         run.step(seconds)
     assert run.suspicions == []
 

@@ -14,7 +14,8 @@ import pytest
 from harness.detect import Suspicion
 from harness.supervise.eventlog import EventLog
 from harness.supervise.gather import Gathered
-from harness.supervise.incidents import Incidents, parse_incident
+from harness.supervise.incidents import Incidents
+from harness.supervise.incidentstore import parse_incident
 from harness.supervise.notices import IncidentClosed, IncidentDismissed, IncidentOpened, Suspected
 from harness.watch.progress import Progress
 
