@@ -17,7 +17,6 @@ from harness.detect import Detector, Limit, Overrides
 from harness.supervise.eventlog import EventLog
 from harness.supervise.gather import DEADLINE_SECONDS, Gathering
 from harness.supervise.incidents import Incidents
-from harness.supervise.incidentstore import Incident
 from harness.supervise.notices import IncidentDismissed, Notice
 from harness.watch.activity import CommandProgress, TreeActivity
 from harness.watch.progress import Progress, from_heartbeat
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from harness.clock import Clock
     from harness.detect import Suspicion
     from harness.rundir import RunDirectory
+    from harness.supervise.incidentstore import Incident
     from harness.view import RankState
 
 
