@@ -15,7 +15,8 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_PORT", "ListenError", "PortTakenError", "Server", "read_token"]
 
-_Made: TypeAlias = "tuple[str, tuple[tuple[str, str], ...], bytes]"  # status, headers, body
 _HUNG_UP = (OSError, ValueError, asyncio.TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 
 DEFAULT_PORT = 14090
@@ -45,6 +45,16 @@ MAX_REPLIES = 16  # a thousand ranks' metrics are megabytes
 MAX_REQUEST_BYTES = 16_384
 _CHUNK_BYTES = 65_536
 STALE_SECONDS = 30.0  # a snapshot older than this: whoever makes them stands still
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reply:
+    """What a request is answered with; `made_at` is when metrics began to be made (monotonic)."""
+
+    status: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    made_at: float | None = None
 
 
 class Server:
@@ -87,7 +97,7 @@ class Server:
         # Connections by age: those that have not sent their request yet, and those that are being answered.
         self._waiting: dict[asyncio.Task[None], None] = {}
         self._replying: dict[asyncio.Task[None], float] = {}
-        self._making: dict[tuple[str, str, str], asyncio.Future[_Made]] = {}
+        self._making: dict[tuple[str, str, str], asyncio.Future[_Reply]] = {}
         self._scraped = threading.Event()
         self._counts_from = 0.0
 
@@ -205,49 +215,43 @@ class Server:
         self._replying[task] = time.monotonic()
 
     async def _answer(self, request: bytes, writer: asyncio.StreamWriter) -> None:
-        made_at = time.monotonic()
-        status, headers, body, sends_body = await self._reply(request)
-        headers += [
-            ("Content-Length", str(len(body))),
+        reply = await self._reply(request)
+        headers = (
+            *reply.headers,
+            ("Content-Length", str(len(reply.body))),
             ("Connection", "close"),
             ("Cache-Control", "no-store"),
-        ]
+        )
         head = "".join(f"{name}: {value}\r\n" for name, value in headers)
-        writer.write(f"HTTP/1.1 {status}\r\n{head}\r\n".encode("latin-1"))
-        view = memoryview(body if sends_body else b"")
-        for begin in range(0, len(view), _CHUNK_BYTES):
-            # A copy of one chunk at a time: what the client does not take stays in `body`, which is shared.
-            writer.write(view[begin : begin + _CHUNK_BYTES])
+        writer.write(f"HTTP/1.1 {reply.status}\r\n{head}\r\n".encode("latin-1"))
+        body = memoryview(b"" if request.startswith(b"HEAD ") else reply.body)
+        for begin in range(0, len(body), _CHUNK_BYTES):
+            # A copy of one chunk at a time: what the client does not take stays in the body, which is shared.
+            writer.write(body[begin : begin + _CHUNK_BYTES])
             await writer.drain()
-        if request.startswith(b"GET /metrics") and status.startswith("200") and made_at >= self._counts_from:
+        if body and reply.made_at is not None and reply.made_at >= self._counts_from:
             self._scraped.set()
 
     # ---- what is answered
 
-    async def _reply(self, request: bytes) -> tuple[str, list[tuple[str, str]], bytes, bool]:
-        """Status, headers, body, and whether the body is sent."""
+    async def _reply(self, request: bytes) -> _Reply:
         line, _, rest = request.decode("latin-1").partition("\r\n")
         words = line.split(" ")
         if len(words) != 3 or not words[2].startswith("HTTP/1."):
             return _text("400 Bad Request", "not HTTP/1.1")
         method, target, _ = words
         if method not in ("GET", "HEAD"):
-            status, headers, body, _ = _text("405 Method Not Allowed", "only GET and HEAD")
-            return status, [*headers, ("Allow", "GET, HEAD")], body, True
+            return _text("405 Method Not Allowed", "only GET and HEAD", ("Allow", "GET, HEAD"))
         fields = _headers(rest)
         if not self._allowed(fields.get("authorization", "")):
-            status, headers, body, _ = _text(
-                "401 Unauthorized", "a token is needed: Authorization: Bearer TOKEN"
-            )
-            return status, [*headers, ("WWW-Authenticate", "Bearer")], body, True
+            words_needed = "a token is needed: Authorization: Bearer TOKEN"
+            return _text("401 Unauthorized", words_needed, ("WWW-Authenticate", "Bearer"))
         path, _, query = target.partition("?")
         if path == "/metrics":
-            made = await self._make((query, fields.get("accept", ""), fields.get("accept-encoding", "")))
-        elif path == "/healthz":
-            made = self._health()
-        else:
-            return _text("404 Not Found", "here are /metrics and /healthz")
-        return made[0], list(made[1]), made[2], method == "GET"
+            return await self._make((query, fields.get("accept", ""), fields.get("accept-encoding", "")))
+        return (
+            self._health() if path == "/healthz" else _text("404 Not Found", "here are /metrics and /healthz")
+        )
 
     def _allowed(self, authorization: str) -> bool:
         if self._token is None:
@@ -257,7 +261,7 @@ class Server:
             kind.lower() == "bearer"
         )
 
-    async def _make(self, asked: tuple[str, str, str]) -> _Made:
+    async def _make(self, asked: tuple[str, str, str]) -> _Reply:
         """The metrics as asked for; who asks for the same while they are made shares them."""
         making = self._making.get(asked)
         if making is None:
@@ -268,29 +272,24 @@ class Server:
             making.add_done_callback(lambda _done: self._making.pop(asked, None))
         return await asyncio.shield(making)
 
-    def _expose(self, asked: tuple[str, str, str]) -> _Made:
-        query, accept, encoding = asked
-        answer: list[Any] = []
+    def _expose(self, asked: tuple[str, str, str]) -> _Reply:
+        made_at = time.monotonic()
+        names = ("QUERY_STRING", "HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING")
+        environment = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": "/metrics",
+            **dict(zip(names, asked, strict=True)),
+        }
+        begun: list[Any] = []
         try:
-            return self._exposed(query, accept, encoding, answer)
+            parts = self._metrics(environment, lambda status, headers: begun.extend((status, headers)))
+            status, headers = begun
+            return _Reply(status=status, headers=tuple(headers), body=b"".join(parts), made_at=made_at)
         except Exception as error:  # noqa: BLE001 -- a fault of ours is an answer too
-            why = f"the metrics could not be made: {type(error).__name__}: {error}\n"
-            return "500 Internal Server Error", (("Content-Type", "text/plain"),), why.encode()
+            why = f"the metrics could not be made: {type(error).__name__}: {error}"
+            return _text("500 Internal Server Error", why)
 
-    def _exposed(self, query: str, accept: str, encoding: str, answer: list[Any]) -> _Made:
-        parts = self._metrics(
-            {
-                "REQUEST_METHOD": "GET",
-                "PATH_INFO": "/metrics",
-                "QUERY_STRING": query,
-                "HTTP_ACCEPT": accept,
-                "HTTP_ACCEPT_ENCODING": encoding,
-            },
-            lambda status, headers: answer.extend((status, headers)),
-        )
-        return answer[0], tuple(answer[1]), b"".join(parts)
-
-    def _health(self) -> _Made:
+    def _health(self) -> _Reply:
         view = self._view()
         now = self._clock()
         if view is None:
@@ -315,8 +314,11 @@ class Server:
         # 200 says that this watches, not that the training is well: that is what the body is for. Restarting
         # the supervisor because the training stalled would take away the one who knows why.
         watching = view is not None and now - view.taken_wall_seconds < STALE_SECONDS
-        status = "200 OK" if watching else "503 Service Unavailable"
-        return status, (("Content-Type", "application/json"),), json.dumps(document).encode() + b"\n"
+        return _Reply(
+            status="200 OK" if watching else "503 Service Unavailable",
+            headers=(("Content-Type", "application/json"),),
+            body=json.dumps(document).encode() + b"\n",
+        )
 
 
 async def _turns(count: int) -> None:
@@ -324,8 +326,9 @@ async def _turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
-def _text(status: str, text: str) -> tuple[str, list[tuple[str, str]], bytes, bool]:
-    return status, [("Content-Type", "text/plain; charset=utf-8")], f"{text}\n".encode(), True
+def _text(status: str, text: str, *headers: tuple[str, str]) -> _Reply:
+    kind = ("Content-Type", "text/plain; charset=utf-8")
+    return _Reply(status=status, headers=(kind, *headers), body=f"{text}\n".encode())
 
 
 def _headers(text: str) -> dict[str, str]:

@@ -39,7 +39,6 @@ class LineSplitter:
             self._extend(piece)
             lines.append(bytes(self._frame))
             self._frame.clear()
-            self._returned = False
         self._extend(rest)
         return lines
 

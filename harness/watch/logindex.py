@@ -118,7 +118,7 @@ class IndexWriter:
         except (RecordError, OSError):
             entries = ()
         half = len(entries) // 2
-        self._replace((*entries[1:half:2], *entries[half:]))
+        self._replace((*entries[:half:2], *entries[half:]))
 
     def _replace(self, entries: tuple[LogTime, ...]) -> None:
         beside = self._path.with_name(f"{self._path.name}.new")

@@ -234,7 +234,8 @@ def resident_bytes():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_a_thousand_half_requests_keep_nobody_waiting(start):
+def test_a_thousand_half_requests_keep_nobody_waiting(start, monkeypatch):
+    monkeypatch.setattr(serve, "REQUEST_SECONDS", 600.0)  # so that it is not time that ends them
     server = start()
     get(server)
     before = resident_bytes()
@@ -243,6 +244,7 @@ def test_a_thousand_half_requests_keep_nobody_waiting(start):
         for _ in range(10):
             clients += [open_to(server, b"GET /metrics HTTP/1.1\r\nHost: x\r\n") for _ in range(30)]
             assert get(server)[0] == 200
+        assert clients[0].recv(10) == b"", "the one that has dawdled longest makes room"
         assert resident_bytes() - before < 50_000_000
         assert threading.active_count() < 20
     finally:
@@ -273,7 +275,9 @@ def test_a_request_without_end_is_cut_off(start):
     assert get(server)[0] == 200
 
 
-def test_clients_that_never_read_are_cut_off_and_hold_up_nobody(start):
+def test_clients_that_never_read_are_cut_off_and_hold_up_nobody(start, monkeypatch):
+    monkeypatch.setattr(serve, "REPLY_SECONDS", 600.0)
+    monkeypatch.setattr(serve, "CLOSE_SECONDS", 600.0)
     server = start(
         views.view(*(views.state(rank) for rank in range(500)))
     )  # megabytes: no kernel buffers them
@@ -329,6 +333,29 @@ def test_after_the_end_it_waits_to_be_scraped_once(start):
     assert waiting.is_alive()
     wait_for(lambda: get(server) and not waiting.is_alive(), what="the wait to end with a scrape")
     assert scraped == [True]
+
+
+def test_a_scrape_made_before_the_end_does_not_count_even_if_it_is_read_after(start):
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slow():
+        asked.set()
+        go_on.wait(20)
+        return views.view()
+
+    server = start(slow)
+    asked.clear()
+    early = threading.Thread(target=get, args=(server,))
+    early.start()
+    assert asked.wait(20)
+    assert not server.wait_scraped(0.0)
+    late = threading.Thread(target=get, args=(server,))  # shares what is being made
+    late.start()
+    wait_for(lambda: len(server._replying) == 2, what="the second one to wait")
+    go_on.set()
+    early.join()
+    late.join()
+    assert not server._scraped.is_set()
 
 
 def test_closing_cuts_open_connections_and_frees_the_port(start):

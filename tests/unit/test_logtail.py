@@ -262,7 +262,8 @@ def test_the_index_is_thinned_from_its_old_end(tmp_path, monkeypatch):
     assert path.stat().st_size <= 24 * 65
     assert entries[-1].end_offset == 10_000
     assert time_at(entries, 9_995) == 1000.0  # recent times are exact
-    assert 500 <= time_at(entries, 5_000) < 1000  # older ones only coarser, and never too early
+    assert 500 <= time_at(entries, 5_000) < 1000  # older ones coarser, and never too early
+    assert time_at(entries, 10) == 1.0  # when it began is known for good
     assert time_at(entries, 10_001) is None
 
 
