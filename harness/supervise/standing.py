@@ -157,8 +157,9 @@ def stand(path: Path) -> Standing:
     record = settle(run, run.read())
     beats, notes = _beats(run)
     opened, count = _incidents(run)
-    here = record.host == host_name() and record.boot_id in (None, boot_id())
-    supervised = here and record.supervisor_pid is not None and _supervisor(record).alive()
+    here = record.host == host_name()
+    same_boot = here and record.boot_id in (None, boot_id())  # else all processes of then are gone
+    supervised = same_boot and record.supervisor_pid is not None and _supervisor(record).alive()
     alive = alive_attempt(record)
     state, sentence = _state(run, record, alive, here=here, supervised=supervised, stalled=bool(opened))
     if alive is not None and alive.pid and (read_stat(alive.pid) or "?")[0] in "Tt":
