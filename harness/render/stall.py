@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.notices import IncidentClosed, IncidentOpened
 from harness.render.text import single_line
-from harness.supervise.notices import IncidentClosed, IncidentOpened
 
 if TYPE_CHECKING:
-    from harness.supervise.notices import Notice
+    from harness.notices import Notice
 
 
 def notice_lines(notice: Notice, shown_run: str) -> list[str]:

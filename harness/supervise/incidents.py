@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from harness.notices import IncidentClosed, IncidentDismissed, IncidentOpened, Notice, Suspected
 from harness.supervise.gather import Gathered, Gathering
 from harness.supervise.incidentstore import MAX_BYTES, MAX_KEPT, Incident, IncidentStore
-from harness.supervise.notices import IncidentClosed, IncidentDismissed, IncidentOpened, Notice, Suspected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

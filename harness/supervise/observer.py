@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.detect import Detector, Limit, Overrides
+from harness.notices import IncidentDismissed, Notice
 from harness.supervise.eventlog import EventLog
 from harness.supervise.gather import DEADLINE_SECONDS, Gathering
 from harness.supervise.incidents import Incidents
-from harness.supervise.notices import IncidentDismissed, Notice
 from harness.watch.activity import CommandProgress, TreeActivity
 from harness.watch.progress import Progress, from_heartbeat
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from harness.clock import SYSTEM
+from harness.notices import IncidentOpened, Notice
 from harness.rundir import utc
 from harness.supervise import policy, summary, viewing
 from harness.supervise.child import tree_of
 from harness.supervise.describing import Describing
-from harness.supervise.notices import IncidentOpened, Notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

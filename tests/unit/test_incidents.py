@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.detect import Suspicion
+from harness.notices import IncidentClosed, IncidentDismissed, IncidentOpened, Suspected
 from harness.supervise.eventlog import EventLog
 from harness.supervise.gather import Gathered
 from harness.supervise.incidents import Incidents
 from harness.supervise.incidentstore import parse_incident
-from harness.supervise.notices import IncidentClosed, IncidentDismissed, IncidentOpened, Suspected
 from harness.watch.progress import Progress
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from harness.detect import Suspicion
+from harness.notices import IncidentClosed, IncidentDismissed, IncidentOpened, Suspected
 from harness.render.stall import notice_lines
-from harness.supervise.notices import IncidentClosed, IncidentDismissed, IncidentOpened, Suspected
 
 SUSPICION = Suspicion(
     rank=0,
