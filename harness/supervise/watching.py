@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING
 
 from harness.clock import SYSTEM
 from harness.errors import UsageError
-from harness.metrics import TrainerCollector
 from harness.render.screen import Screen
 from harness.render.stall import notice_lines
 from harness.render.text import single_line
 from harness.rundir import Attempt, RunDirectory, RunRecord, host_name, utc
-from harness.serve import PortTakenError, Server
 from harness.supervise import claim, identity
 from harness.supervise.observer import Command, Observer
+from harness.supervise.serving import MetricsOptions, serve
 from harness.supervise.signals import SignalInbox
 from harness.view import CommandView, RunView
 from harness.watch.activity import descendants, read_counters
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.detect import Overrides
+    from harness.serve import Server
     from harness.view import RankState
     from harness.watch.foreign import Foreign
 
@@ -47,10 +47,7 @@ class WatchOptions:
     overrides: Overrides
     run_dir: Path | None
     runs: Path
-    metrics_port: int | None
-    metrics_address: str
-    metrics_token: str | None
-    port_taken_fails: bool
+    metrics: MetricsOptions
     quiet: bool
 
 
@@ -83,7 +80,7 @@ class Watching:
         try:
             # Before the first line: whoever reads it may press Ctrl-C.
             with SignalInbox() as inbox:
-                self._serve()
+                self._server = serve(self._options.metrics, lambda: self._view, self._say)
                 self._greet()
                 self._observer.command_started(
                     Command(
@@ -167,31 +164,6 @@ class Watching:
             self._say(f"  no log: {self._target.no_log}")
         if self._records is None:
             self._say("  no records: it does not say HARNESS_RUN_DIR; its log and its activity have to do")
-
-    def _serve(self) -> None:
-        options = self._options
-        if options.metrics_port is None:
-            return
-        collector = TrainerCollector(lambda: self._view)
-        for port in (options.metrics_port, 0):
-            self._server = Server(
-                collector,
-                lambda: self._view,
-                address=options.metrics_address,
-                port=port,
-                token=options.metrics_token,
-            )
-            try:
-                self._server.start()
-            except PortTakenError as error:
-                self._server = None
-                if options.port_taken_fails:
-                    raise
-                self._say(f"{error}; taking a free one")
-                continue
-            for warning in self._server.warnings:
-                self._say(warning)
-            return
 
     def _snapshot(self, alive: bool) -> RunView:
         command = self._observer.command_progress

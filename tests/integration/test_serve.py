@@ -204,7 +204,7 @@ def test_tls(start, tmp_path):
     assert connection.getresponse().status == 200
     connection.close()
     with pytest.raises(UsageError, match="not a certificate"):
-        Server(TrainerCollector(lambda: None), lambda: None, certificate=(key, certificate))
+        Server(TrainerCollector(lambda: None), lambda: None, certificate=(key, certificate), port=0)
 
 
 def test_a_taken_port_says_who_has_it(start):

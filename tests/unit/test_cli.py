@@ -71,7 +71,15 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "status"),
-    [([], 2), (["nonsense"], 2), (["status", "--nonsense"], 2), (["run", "--nonsense"], 125)],
+    [
+        ([], 2),
+        (["nonsense"], 2),
+        (["status", "--nonsense"], 2),
+        (["watch", "me"], 2),
+        (["run", "--nonsense"], 125),
+        (["run", "--name", "../up", "--", "true"], 125),
+        (["run", "--run-id", "a b", "--", "true"], 125),
+    ],
 )
 def test_a_mistake_ends_with_its_status_and_no_traceback(arguments: list[str], status: int) -> None:
     done = harness(*arguments)
