@@ -19,7 +19,8 @@ from harness.render.screen import Screen
 from harness.render.stall import notice_lines
 from harness.render.text import single_line
 from harness.rundir import Attempt, RunDirectory, RunRecord, host_name, utc
-from harness.supervise import claim, identity
+from harness.supervise import claim, identity, viewing
+from harness.supervise.gpus import GpuWatch
 from harness.supervise.observer import Command, Observer
 from harness.supervise.serving import MetricsOptions, serve
 from harness.supervise.signals import SignalInbox
@@ -69,6 +70,7 @@ class Watching:
         self._observer = Observer(
             self.run, clock=SYSTEM, overrides=options.overrides, attempt=self._attempt, records=self._records
         )
+        self._gpus = GpuWatch(clock=SYSTEM)
         self._view: RunView | None = None
         self._server: Server | None = None
         self._screen = Screen(log_name=", ".join(map(str, target.logs)) or "its log")
@@ -95,6 +97,7 @@ class Watching:
         finally:
             self._screen.close()
             self._observer.close()
+            self._gpus.close()
             self._ranks.close()
             for log in self._logs:
                 log.close()
@@ -126,6 +129,7 @@ class Watching:
                 self._say(line)
         for line in (*self._ranks.take_problems(), *(line for update in updates for line in update.notices)):
             self._say(line)
+        self._gpus.poll()
         self._view = self._snapshot(alive)
         if not self._options.quiet:
             self._screen.show(self._view)
@@ -177,7 +181,7 @@ class Watching:
             started_wall_seconds=first.opened_wall_seconds if first else self._started_at,
             status="running" if alive else "finished",
             host=self._record.host,
-            info={"name": self._record.name, "host": self._record.host},
+            info=viewing.with_device({"name": self._record.name}, self._gpus, self._states),
             ranks=self._states,
             command=None
             if command is None
@@ -192,7 +196,8 @@ class Watching:
             stalls=self._observer.stalls,
             last_incident_wall_seconds=self._observer.last_incident_wall_seconds,
             stalled_since_wall_seconds=stalled.last_progress_at_seconds if stalled else None,
-            collect_errors=self._observer.collect_errors,
+            gpus=self._gpus.readings,
+            collect_errors=viewing.collect_errors(self._observer, self._gpus),
         )
 
 
