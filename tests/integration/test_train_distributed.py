@@ -24,7 +24,7 @@ LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 LIMIT = "train.distributed_timeout_seconds=20"
 
 
-def ended(ranks: list[subprocess.Popen[str]], timeout: float = 90) -> list[tuple[int, str, str]]:
+def ended(ranks: list[tiny_run.Forked], timeout: float = 90) -> list[tuple[int | None, str, str]]:
     """Status, output and errors of each rank; all are gone afterwards."""
     try:
         said = [rank.communicate(timeout=timeout) for rank in ranks]
@@ -34,7 +34,6 @@ def ended(ranks: list[subprocess.Popen[str]], timeout: float = 90) -> list[tuple
     return [(rank.returncode, *texts) for rank, texts in zip(ranks, said, strict=True)]
 
 
-@pytest.mark.timeout(400)  # six processes, each of which imports torch
 def test_two_ranks_equal_one_process_at_the_same_global_batch_and_resume_to_the_bit(tmp_path: Path) -> None:
     config = tiny_run.config(
         tmp_path, train={"steps": 30, "micro_batch": 1}, checkpoint={"every": 0}, eval={"every": 0}
@@ -111,7 +110,7 @@ def rank_pid(launcher: int, rank: int) -> int:
 
 def test_a_rank_whose_peer_never_comes_gives_up_in_time(tmp_path: Path) -> None:
     config = tiny_run.config(tmp_path, train={"distributed_timeout_seconds": 1})
-    alone = tiny_run.start(
+    alone = tiny_run.Forked(
         "train",
         config,
         "--out",

@@ -18,7 +18,20 @@ from types import ModuleType
 
 import pytest
 
-_MODULES = ("torch", "transformers", "datasets", "tokenizers", "pyarrow", "pydantic", "yaml", "tensorboard", "numpy")
+_MODULES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "tokenizers",
+    "pyarrow",
+    "pydantic",
+    "yaml",
+    "tensorboard",
+    "numpy",
+)
+# Test modules of which nothing runs without one of _MODULES.
+REQUIRING: set[str] = set()
+
 _PROGRAMS = {"py-spy": "py-spy", "tmux": "tmux", "promtool": "promtool", "git": "git"}
 
 
@@ -55,7 +68,11 @@ def _cannot_mount() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"cannot mount a tmpfs: {error}"
-    return None if done.returncode == 0 else f"cannot mount a tmpfs: {done.stderr.decode(errors='replace').strip()}"
+    return (
+        None
+        if done.returncode == 0
+        else f"cannot mount a tmpfs: {done.stderr.decode(errors='replace').strip()}"
+    )
 
 
 def expected() -> frozenset[str]:
@@ -70,13 +87,24 @@ def check(*capabilities: str) -> str | None:
         if reason is None:
             continue
         if capability in expected():
-            pytest.fail(f"{capability} was expected here (NSA_EXPECTED_CAPABILITIES) but: {reason}", pytrace=False)
+            pytest.fail(
+                f"{capability} was expected here (NSA_EXPECTED_CAPABILITIES) but: {reason}", pytrace=False
+            )
         return f"needs {capability}: {reason}"
     return None
 
 
+def is_base(item: pytest.Item) -> bool:
+    """Whether a test runs where the harness alone is installed."""
+    module = getattr(item, "module", None)
+    if module is not None and module.__name__ in REQUIRING:
+        return False
+    return not any(name in _MODULES for marker in item.iter_markers("needs") for name in marker.args)
+
+
 def require(module: str) -> ModuleType:
     """Import `module` for a test module, or skip all of it with the reason."""
+    REQUIRING.add(sys._getframe(1).f_globals["__name__"])
     reason = check(module)
     if reason:
         pytest.skip(reason, allow_module_level=True)

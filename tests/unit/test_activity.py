@@ -72,12 +72,18 @@ def test_idle_is_a_threshold_and_not_zero(now: dict[tuple[int, int], Counters], 
 
 
 @pytest.mark.parametrize(
-    ("code", "idle"), [("import time; time.sleep(60)", True), ("while True: pass", False)]
+    ("code", "idle"),
+    [
+        ("import time; print(flush=True); time.sleep(60)", True),
+        ("print(flush=True)\nwhile True: pass", False),
+    ],
+    ids=["sleeps", "spins"],
 )
 def test_a_process_that_sleeps_is_idle_and_one_that_spins_is_not(code: str, idle: bool) -> None:
-    process = subprocess.Popen([sys.executable, "-c", code], env=clean_env())
+    process = subprocess.Popen([sys.executable, "-c", code], env=clean_env(), stdout=subprocess.PIPE)
     try:
-        wait_for(lambda: (read_counters(process.pid) or (0, BEFORE[1, 10]))[1].cpu_seconds > 0)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
         activity = TreeActivity(lambda: [process.pid], clock=SYSTEM, period_seconds=0.3)
 
         def settled() -> bool:
@@ -92,7 +98,7 @@ def test_a_process_that_sleeps_is_idle_and_one_that_spins_is_not(code: str, idle
                 assert not settled()
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def test_the_tree_is_found_across_sessions() -> None:
