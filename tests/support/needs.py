@@ -12,11 +12,14 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 _MODULES = (
     "torch",
@@ -35,7 +38,7 @@ REQUIRING: set[str] = set()
 _PROGRAMS = {"py-spy": "py-spy", "tmux": "tmux", "promtool": "promtool", "git": "git"}
 
 
-@lru_cache(maxsize=None)
+@cache
 def missing(capability: str) -> str | None:
     """Return why `capability` is missing on this machine, or None when it is there."""
     if capability in _MODULES:
