@@ -137,6 +137,9 @@ def output_folder(options: Options, config: Config, world: World) -> Path:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out: {out}: cannot be made: {error.strerror}. Choose another folder") from error
+    if not os.access(out, os.R_OK | os.W_OK | os.X_OK):
+        # Now, and not at the first checkpoint, hours later.
+        raise ConfigError(f"--out: {out}: cannot be written to. Mend its permissions, or choose another")
     return out
 
 
