@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from harness.errors import HarnessError
 from harness.rundir import seconds_of
 from harness.supervise.execution import explain
 from harness.supervise.tree import Identity, Tree, identify
+from harness.supervise.waiting import wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -170,7 +170,7 @@ class StartedChild:
         """Wait for the exec; CannotExecuteError or NotFoundError where it failed."""
         end = time.monotonic() + _START_DEADLINE_SECONDS
         while not self.root.pid and not self._problem and not self._closed and time.monotonic() < end:
-            select.select([self._channel], [], [], 0.5)
+            wait_readable([self._channel], 0.5)
             self._receive()
         if self.root.pid:
             return

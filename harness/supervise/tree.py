@@ -11,12 +11,8 @@ import contextlib
 import signal
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import psutil
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _PIDS_SECONDS = 2.5
 _MOST_ROUNDS = 20  # a tree that forks as fast as we signal it is walked this often
@@ -144,15 +140,13 @@ class Tree:
 
 
 def describe(process: psutil.Process) -> str:
-    """`python (pid 4711)`."""
-    return f"{_try(process.name, 'process')} (pid {process.pid})"
-
-
-def _try(read: Callable[[], str], otherwise: str) -> str:
+    """`python (pid 4711)`; not psutil's name, which may read the command line and so hang on a state D."""
     try:
-        return read()
-    except psutil.Error:
-        return otherwise
+        with open(f"/proc/{process.pid}/comm", encoding="utf-8", errors="replace") as comm:  # noqa: PTH123 -- as above
+            name = comm.read().strip()
+    except OSError:
+        name = "process"
+    return f"{name} (pid {process.pid})"
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -163,7 +157,8 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def _is_stopped(process: psutil.Process) -> bool:
-    return _try(process.status, "") == psutil.STATUS_STOPPED
+    found = read_stat(process.pid)
+    return found is not None and found[0] == "T"
 
 
 def _send(process: psutil.Process, number: int) -> bool:

@@ -7,7 +7,6 @@ is known of the target (`watch.foreign`), and the command's options (`cli.watch`
 from __future__ import annotations
 
 import contextlib
-import select
 import signal
 import time
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from harness.supervise.gpus import GpuWatch
 from harness.supervise.observer import Command, Observer
 from harness.supervise.serving import MetricsOptions, serve
 from harness.supervise.signals import SignalInbox
+from harness.supervise.waiting import wait_readable
 from harness.view import CommandView, RunView
 from harness.watch.activity import descendants, read_counters
 from harness.watch.logtail import LogFollower
@@ -111,8 +111,7 @@ class Watching:
             self._tick(alive)
             if not alive:
                 return self._ended()
-            with contextlib.suppress(InterruptedError):
-                select.select([inbox], [], [], TICK_SECONDS)
+            wait_readable([inbox], TICK_SECONDS)
             for number in inbox.drain():
                 if number == signal.SIGTSTP:
                     self._screen.pause()

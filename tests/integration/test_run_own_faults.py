@@ -66,6 +66,34 @@ def test_a_broken_part_is_said_in_a_line_and_the_training_ends_as_it_likes(
         assert "a fault of ours" in (run.directory / "log" / "harness.log").read_text()
 
 
+@pytest.mark.parametrize(
+    ("numbers", "status"),
+    [((signal.SIGTERM,), 75), ((signal.SIGINT, signal.SIGINT), 137)],
+    ids=["asked to end", "interrupted twice"],
+)
+def test_signals_reach_the_command_even_where_supervision_itself_broke(
+    tmp_path: Path, numbers: tuple[signal.Signals, ...], status: int
+) -> None:
+    env = _broken(tmp_path / "site", "harness.supervise.loop", "Supervisor._serve")
+    source = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('heard'))\n"
+        "print('begun')\nwhile True: time.sleep(0.05)"
+    )
+    run = runs.start(tmp_path / "run", *runs.python(source), env=env)
+    try:
+        run.wait_for_log("begun")
+        for at, number in enumerate(numbers):
+            if at:
+                run.wait_for_log("heard")
+            run.process.send_signal(number)
+        found, _ = run.end()
+    finally:
+        run.clean_up()
+    assert found == status
+
+
 def test_signals_reach_the_command_while_the_observing_side_hangs(tmp_path: Path) -> None:
     env = _broken(
         tmp_path / "site", "harness.watch.logtail", "LogFollower.poll", "import time; time.sleep(1000)"
