@@ -7,6 +7,7 @@ help and mistakes answer at once. Not here: what the commands do (nsa.train, nsa
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -59,7 +60,10 @@ Train on them with:  --set data.source=files --set 'data.paths=[OUT/*.parquet]'
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # started with it closed: the next file opened would take its place
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 (open as long as the program)
+        stream = getattr(sys, name)
         # A file or a pipe would hold lines back for kilobytes: a run's log has to say where it is.
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -231,8 +235,9 @@ def _fetch(options: argparse.Namespace) -> int:
 
     config = configuration.load(options.config, options.overrides)
     from nsa.data import fetch
+    from nsa.report import say
 
-    place = fetch(config.data, options.out, options.documents, progress=print)
-    print(f"fetched into {place}")
-    print(f"train on it with: --set data.source=files --set 'data.paths=[{options.out}/*.parquet]'")
+    place = fetch(config.data, options.out, options.documents, progress=say)
+    say(f"fetched into {place}")
+    say(f"train on it with: --set data.source=files --set 'data.paths=[{options.out}/*.parquet]'")
     return 0

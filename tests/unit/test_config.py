@@ -284,6 +284,12 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_trained(
     assert done.stderr == (f"--out: {out}: cannot be written to. Mend its permissions, or choose another\n")
 
 
+def test_started_without_output_it_still_ends_with_its_status(good: Path) -> None:
+    for redirection in ("2>&-", ">&- 2>&-"):
+        command = f"{sys.executable} -m nsa train {good} --set train.steps=0 {redirection}"
+        assert subprocess.run(["sh", "-c", command], env=clean_env(), timeout=60, check=False).returncode == 2
+
+
 def test_usage_mistakes_end_with_status_2() -> None:
     for arguments in (
         (),
