@@ -59,10 +59,10 @@ def size(text: str) -> int:
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
-def count(text: str) -> int:
-    """A whole number from 0."""
+def restarts(text: str) -> int:
+    """How many, from 0."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of times: write 0 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of restarts: write 0 or more")
     return int(text)
 
 

@@ -82,7 +82,7 @@ def add_parser(subparsers: Any) -> None:
     )
     stall.add_argument(
         "--max-restarts",
-        type=options.count,
+        type=options.restarts,
         default=policy.DEFAULT_MAX_RESTARTS,
         metavar="N",
         help=f"with --on-stall restart ({policy.DEFAULT_MAX_RESTARTS})",

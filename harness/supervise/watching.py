@@ -216,7 +216,8 @@ def _place(
         )
     if records is not None and (options.run_dir is not None or target.run_dir_is_ours):
         run = RunDirectory(records)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, *([] if options.run_dir else [claim.ForeignFolderError])):
+            claim.refuse_foreign(records)
             run.make_folders()
             try:
                 return records, run, claim.SupervisorLock(run), str(records)

@@ -124,6 +124,23 @@ def test_what_cannot_be_executed_is_said_in_one_line(
     assert "Traceback" not in text
 
 
+def test_an_argument_that_is_no_text_is_passed_on_and_remembered(start: Callable[..., runs.Run]) -> None:
+    odd = b"caf\xe9".decode("utf-8", "surrogateescape")
+    run = start("echo", odd)
+    assert run.end()[0] == 0
+    assert run.record()["command"] == ["echo", odd]
+    again = start()
+    assert again.end()[0] == 0
+    assert (run.directory / "log" / "output.log").read_bytes() == b"caf\xe9\n" * 2
+    assert runs.status(run.directory)["command"] == ["echo", odd]
+
+
+def test_where_there_is_no_terminal_the_summary_is_the_last_line(start: Callable[..., runs.Run]) -> None:
+    status, text = start("true").end()
+    assert status == 0
+    assert text.splitlines()[-1].startswith("finished · ")
+
+
 def test_a_mistyped_command_leaves_no_run_behind(tmp_path: Path) -> None:
     done = subprocess.run(
         [*runs.HARNESS, "run", "--", "no-such-command-anywhere"],
