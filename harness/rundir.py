@@ -7,7 +7,8 @@ One place knows where things lie. Not here: making a directory, locking it and w
     run.json  ranks/  events/  metrics.jsonl  log/  checkpoints/  incidents/  attempts/  nodes/
 
 On several nodes that share one directory, the node that made it owns `run.json`; every other one keeps
-`nodes/<host>.json` and a log of its own. Records of ranks never clash: ranks are numbered globally.
+`nodes/<host>.json`, a log and incidents of its own. Records of ranks never clash: ranks are numbered
+globally.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "harness.run/1"
 LATEST = "latest"
+INCIDENTS = "incidents"
+_ON = "on-"  # incidents/on-<host>/: no number, whatever the host is called
 
 
 def utc(seconds: float | None = None) -> str:
@@ -195,8 +198,17 @@ class RunDirectory:
 
     @property
     def incidents(self) -> Path:
-        """One folder per incident."""
-        return self.path / "incidents"
+        """One folder per incident of this node."""
+        folder = self.path / INCIDENTS
+        return folder if self.node is None else folder / f"{_ON}{self.node}"
+
+    def incidents_of_all(self) -> tuple[Path, ...]:
+        """The same for every node that shares the directory; this one's first."""
+        try:
+            others = sorted((self.path / INCIDENTS).glob(f"{_ON}*"))
+        except OSError:
+            others = []
+        return tuple(dict.fromkeys((self.incidents, self.path / INCIDENTS, *others)))
 
     def exit_record(self, attempt: int) -> Path:
         """Where the keeper of an attempt writes how the command ended."""
@@ -204,7 +216,7 @@ class RunDirectory:
 
     def make_folders(self) -> None:
         """Make what a run needs."""
-        for folder in ("ranks", "events", "log", "incidents", "attempts", "nodes"):
+        for folder in ("ranks", "events", "log", INCIDENTS, "attempts", "nodes"):
             (self.path / folder).mkdir(parents=True, exist_ok=True)
 
     def read(self) -> RunRecord:

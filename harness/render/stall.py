@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 from harness.notices import IncidentClosed, IncidentOpened
 from harness.render.text import single_line
+from harness.rundir import INCIDENTS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from harness.notices import Notice
 
 
@@ -38,6 +41,11 @@ def _opened(notice: IncidentOpened, shown_run: str) -> list[str]:
         return lines
     if notice.problem:
         lines.append(f"  evidence is incomplete: {single_line(notice.problem)}")
-    folder = f"{shown_run}/incidents/{notice.path.name}"
+    folder = f"{shown_run}/{'/'.join(_inside_run(notice.path))}"
     lines.append(f"  evidence  {folder}   explain it again: harness explain {folder}")
     return lines
+
+
+def _inside_run(path: Path) -> tuple[str, ...]:
+    """`incidents/001`, or `incidents/on-node-b/001` where nodes share the directory."""
+    return path.parts[-2:] if path.parent.name == INCIDENTS else path.parts[-3:]

@@ -92,7 +92,7 @@ def open_run(request: Request) -> Opened:
 def _share(request: Request, held: claim.AlreadySupervisedError) -> RunDirectory:
     """This node's share of a run that another node of the same job holds; else raises `held`."""
     assert request.run_dir is not None
-    ours = request.run_id or identity.shared_run_id(request.environment)
+    ours = request.run_id or identity.shared_run_id(request.environment, request.command)
     if held.host == host_name() or ours is None:
         raise held
     first = RunDirectory(request.run_dir)
@@ -111,7 +111,7 @@ def _begin(run: RunDirectory, lock: claim.SupervisorLock, request: Request, *, n
             remedy="Put the command behind two dashes: harness run --run-dir DIR -- COMMAND",
         )
     kept, struck = identity.strike_out(request.command)
-    run_id = request.run_id or identity.shared_run_id(request.environment)
+    run_id = request.run_id or identity.shared_run_id(request.environment, request.command)
     record = RunRecord(
         run_id=run_id or identity.new_run_id(run.path.resolve().name),
         name=request.name or identity.name_of(request.command),

@@ -247,7 +247,7 @@ def _incidents(run: RunDirectory) -> tuple[tuple[str, ...], int]:
 
     opened, count = [], 0
     with contextlib.suppress(OSError):
-        for folder in sorted(run.incidents.iterdir()):
+        for folder in (each for one in run.incidents_of_all() for each in sorted(one.iterdir())):
             with contextlib.suppress(OSError, HarnessError):
                 incident = parse_incident(
                     (folder / INCIDENT_FILE).read_text(encoding="utf-8", errors="replace")

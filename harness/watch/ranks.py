@@ -70,6 +70,8 @@ class _Rank:
 class Ranks:
     """The ranks of one run directory on this machine.
 
+    Nodes may share the directory: each looks after the ranks that run on it, and passes over the others'.
+
     Args:
         run_dir: the run directory; `ranks/` in it need not exist yet.
         clock: the time.
@@ -163,13 +165,24 @@ class Ranks:
             rank.reader = None
         try:
             reader = Reader(self._folder / name)
+            if self._is_elsewhere(reader):
+                reader.close()
+                rank.inode, rank.state = inode, None
+                return
         except RecordError as error:
+            if _leads_nowhere(self._folder / name):
+                rank.inode = rank.state = None
+                return
             self._say(name, str(error))
             rank.inode = rank.state = None  # another look when the folder changes
             return
         rank.tally.restart()
         rank.reader, rank.inode = reader, inode
         self._said.pop(name, None)
+
+    def _is_elsewhere(self, reader: Reader) -> bool:
+        """Whether the record is another machine's, or from before this one was started again."""
+        return bool(reader.boot_id and self._boot_id and reader.boot_id != self._boot_id)
 
     def _due(self) -> list[str]:
         if len(self._order) <= _SLICE:
@@ -215,8 +228,6 @@ class Ranks:
 
     def _process(self, heartbeat: Heartbeat) -> ProcessStat | None:
         """The process that wrote the record, if it lives; a zombie does not."""
-        if heartbeat.boot_id != self._boot_id and heartbeat.boot_id and self._boot_id:
-            return None
         try:
             with open(f"{self._proc}/{heartbeat.pid}/stat", "rb", 0) as file:  # noqa: PTH123 (called often)
                 process = parse_stat(file.read())
@@ -230,6 +241,11 @@ class Ranks:
             self._said[key] = problem
             self._problems.append(problem)
             del self._problems[:-100]
+
+
+def _leads_nowhere(path: Path) -> bool:
+    """A link into the memory of another machine: a record on a network file system stands there."""
+    return path.is_symlink() and not path.exists()
 
 
 def _boot_id(proc: Path) -> str:

@@ -194,6 +194,23 @@ def test_what_is_no_secret_is_kept(command: list[str]) -> None:
     assert identity.strike_out(command) == (tuple(command), False)
 
 
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["torchrun", "--rdzv-id", "job 7", "train.py"], "job-7"),
+        (["/opt/bin/torchrun", "--nnodes=2", "--rdzv_id=job7", "train.py"], "job7"),
+        (["python", "-m", "torch.distributed.run", "--rdzv-id=job7", "train.py"], "job7"),
+        (["torchrun", "--rdzv-id"], None),
+        (["torchrun", "--rdzv-id", "none", "train.py"], None),
+        (["python", "train.py", "--rdzv-id", "other"], None),
+        ([], None),
+    ],
+)
+def test_torchruns_rendezvous_names_the_run_of_all_nodes(command: list[str], expected: str | None) -> None:
+    assert identity.shared_run_id({}, command) == expected
+    assert identity.shared_run_id({"TORCHELASTIC_RUN_ID": "outer"}, command) == "outer"
+
+
 def test_of_the_environment_only_listed_names_are_kept() -> None:
     kept = identity.environment_of({"HF_TOKEN": "s", "AWS_SECRET_ACCESS_KEY": "s", "OMP_NUM_THREADS": "2"})
     assert kept == {"OMP_NUM_THREADS": "2"}
