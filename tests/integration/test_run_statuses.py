@@ -135,12 +135,6 @@ def test_an_argument_that_is_no_text_is_passed_on_and_remembered(start: Callable
     assert runs.status(run.directory)["command"] == ["echo", odd]
 
 
-def test_where_there_is_no_terminal_the_summary_is_the_last_line(start: Callable[..., runs.Run]) -> None:
-    status, text = start("true").end()
-    assert status == 0
-    assert text.splitlines()[-1].startswith("finished · ")
-
-
 def test_a_mistyped_command_leaves_no_run_behind(tmp_path: Path) -> None:
     done = subprocess.run(
         [*runs.HARNESS, "run", "--", "no-such-command-anywhere"],
