@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -25,6 +24,7 @@ from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from harness.evidence import Stacks
 
@@ -149,7 +149,7 @@ def test_a_target_in_uninterruptible_sleep_hangs_nobody(start: Callable[..., run
 
 
 def test_a_pid_that_was_used_again_is_neither_taken_up_nor_ended(start: Callable[..., runs.Run]) -> None:
-    """The harness and its keeper were killed; later, strangers have the pids of the command and the keeper."""
+    """Harness and keeper were killed; later, strangers have the pids of the command and of the keeper."""
     first = start("true")
     assert first.end()[0] == 0
     strangers = [psutil.Popen([sys.executable, "-c", "input()"], stdin=-1, env=clean_env()) for _ in range(2)]
