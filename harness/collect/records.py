@@ -51,9 +51,10 @@ def heartbeats(run_dir: Path | None, pids: Collection[int]) -> tuple[dict[str, J
     if run_dir is None:
         raise NotSeen(_NO_RUN)
     from harness.watch import heartbeat
+    from harness.watch.procstat import boot_id
 
     found = []
-    here = _boot_id()
+    here = boot_id()
     paths = sorted((run_dir / "ranks").glob("*.beat"))
     for path in paths:
         try:
@@ -68,13 +69,6 @@ def heartbeats(run_dir: Path | None, pids: Collection[int]) -> tuple[dict[str, J
         detail = f"no readable heartbeat among {len(paths)} in {run_dir / 'ranks'}"
         raise NotSeen(Missing(reason="unavailable", detail=detail))
     return tuple(found)
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
 
 
 def plain(value: object) -> Json:

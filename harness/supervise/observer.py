@@ -19,6 +19,7 @@ from harness.supervise.eventlog import EventLog
 from harness.supervise.gather import DEADLINE_SECONDS, Gathering
 from harness.supervise.incidents import Incidents
 from harness.watch.activity import CommandProgress, TreeActivity
+from harness.watch.procstat import boot_id
 from harness.watch.progress import Progress, from_heartbeat
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Observer:
         self._clock = clock
         self._overrides = overrides or Overrides()
         self._deadline = collect_deadline_seconds
-        self._boot_id = _boot_id()
+        self._boot_id = boot_id()
         self._detector = Detector(self._overrides)
         self._command: Command | None = None
         self._command_progress: CommandProgress | None = None
@@ -180,10 +181,3 @@ class Observer:
         if self._command is not None and Path(f"/proc/{self._command.pid}").exists():
             return self._command.pid, self._command.start_time_ticks
         return self._progress[suspicion.rank].incarnation
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

@@ -17,7 +17,8 @@ from harness.errors import UsageError
 from harness.rundir import LATEST, Attempt, RunDirectory, RunRecord, host_name, utc
 from harness.supervise import claim, execution, identity
 from harness.supervise.child import ending, read_exit_record, signal_name
-from harness.supervise.tree import Identity, boot_id, identify
+from harness.supervise.tree import Identity, identify
+from harness.watch.procstat import boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,8 @@ import pytest
 from harness.errors import RecordError, UsageError
 from harness.rundir import SCHEMA, Attempt, RunDirectory, RunRecord, clean_name, parse_record
 from harness.supervise import claim, identity
-from harness.supervise.tree import Identity, identify, parse_stat
+from harness.supervise.tree import Identity, identify
+from harness.watch.procstat import parse_stat
 from tests.support.env import clean_env
 
 if TYPE_CHECKING:
@@ -249,7 +250,10 @@ def test_versions_come_from_the_commands_interpreter(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["python", "a) R 1 (b", ") ) )", "(sd-pam)", "new\nline"])
 def test_a_process_name_may_contain_anything(name: str) -> None:
     rest = " ".join(str(number) for number in range(4, 53))
-    assert parse_stat(f"4711 ({name}) S {rest}\n") == ("S", 22)
+    found = parse_stat(f"4711 ({name}) S {rest}\n".encode())
+    assert (found.state, found.start_time_ticks) == ("S", 22)
+    assert found.cpu_seconds == (14 + 15) / os.sysconf("SC_CLK_TCK")
+    assert found.resident_bytes == 24 * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_pid_used_again_is_another_process() -> None:
