@@ -38,7 +38,11 @@ def other_python() -> str | None:
     homes = [os.environ.get("PYENV_ROOT", ""), str(Path.home() / ".pyenv")]
     found = [str(path) for home in homes if home for path in Path(home).glob("versions/3.*/bin/python3")]
     found += [str(path) for path in (Path.home() / ".local/share/uv/python").glob("*/bin/python3")]
-    found += [path for path in map(shutil.which, _OTHERS) if path]
+    # All that PATH has, not only the first: pyenv's shims stand before what they hide, and refuse to run.
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    found += [
+        f"{place}/{name}" for place in places for name in _OTHERS if os.access(f"{place}/{name}", os.X_OK)
+    ]
     for path in sorted(found, reverse=True):
         asked = "import sys, venv; print('%d.%d' % sys.version_info[:2], sys.implementation.name)"
         try:
