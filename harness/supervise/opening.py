@@ -50,6 +50,7 @@ class Opened:
     command: tuple[str, ...]
     alive: Attempt | None  # its command runs on, without a supervisor: to be adopted
     leftover: Attempt | None  # its command ended, but not all that it started: to be cleared away first
+    elsewhere: str | None = None  # the host that the last attempt began on, if it may still run there
     named: Path  # the directory as the user named it
 
     def shown_path(self) -> str:
@@ -157,7 +158,9 @@ def _continue(run: RunDirectory, lock: claim.SupervisorLock, request: Request, r
             f"pid {alive.pid}, {shlex.join(alive.command)}",
             remedy=f"`harness run --run-dir {run.path}` supervises it again; to end it: kill {alive.pid}",
         )
-    file = claim.RunFile(run, settle(run, record))
+    settled = settle(run, record)
+    last = settled.last_attempt
+    file = claim.RunFile(run, settled)
     with contextlib.suppress(OSError):  # a full disk must not keep a training from being looked after
         file.update(
             boot_id=boot_id(),
@@ -174,6 +177,9 @@ def _continue(run: RunDirectory, lock: claim.SupervisorLock, request: Request, r
         command=command,
         alive=alive,
         leftover=None if alive else _last_if(record, "keeper_pid", "keeper_start_time_ticks"),
+        elsewhere=record.host
+        if last is not None and last.ended_at is None and record.host != host_name()
+        else None,
         named=run.path,
     )
 

@@ -73,3 +73,9 @@ def _announce(opened: Opened, metrics_url: str | None, say: Callable[[str], None
     if metrics_url:
         parts.append(f"metrics {metrics_url}")
     say(" · ".join(parts))
+    if opened.elsewhere is not None:
+        number = opened.file.record.attempt
+        say(
+            f"attempt {number} began on host {opened.elsewhere}, and nothing here says that it ended: "
+            "if it still runs there, end it, or two trainings write into this directory"
+        )

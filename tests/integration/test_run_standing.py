@@ -117,3 +117,19 @@ def test_status_needs_no_rights_to_write(start: Callable[..., runs.Run]) -> None
     before = sorted((path, path.stat().st_mtime_ns) for path in run.directory.rglob("*"))
     runs.status(run.directory)
     assert sorted((path, path.stat().st_mtime_ns) for path in run.directory.rglob("*")) == before
+
+
+def test_continuing_what_may_still_run_on_another_host_says_so(start: Callable[..., runs.Run]) -> None:
+    run = start("true")
+    assert run.end()[0] == 0
+    record = run.record()
+    record["host"] = "node-far-away"
+    for each in record["attempts"]:
+        each["ended_at"] = each["exit_status"] = None
+    for path in (run.directory / "attempts").iterdir():
+        path.unlink()
+    (run.directory / "run.json").write_text(json.dumps(record))
+    status, text = start().end()
+    assert status == 0
+    assert "attempt 1 began on host node-far-away, and nothing here says that it ended" in text
+    assert "node-far-away" not in start().end()[1]

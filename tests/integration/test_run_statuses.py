@@ -107,6 +107,7 @@ def _script(path: Path, text: str, mode: int) -> str:
         (lambda d: "no-such-command-anywhere", 127, "no such command on PATH"),
         (lambda d: str(d / "missing.py"), 127, "no such file"),
         (str, 126, "a directory"),
+        (lambda d: f"{d}/{'n' * 300}", 126, "File name too long"),
         (lambda d: _script(d / "plain.py", "print(1)", 0o644), 126, "not executable"),
         (lambda d: _script(d / "bare.py", "print(1)", 0o755), 126, "with a #! line"),
         (lambda d: _script(d / "bad.sh", "#!/no/such/interpreter\n", 0o755), 127, "/no/such/interpreter"),
