@@ -142,6 +142,7 @@ class Incidents:
             if gathered is None:
                 return ()
             if gathered.moved:
+                self.errors.update(gathered.errors)  # what failed, failed, whatever became of the suspicion
                 return (self._dismiss(stall, stall.suspicion, self._clock.wall()),)
             notices.append(self._open(stall, stall.suspicion, gathered, stall.gathering.out))
             stall.gathering = None

@@ -38,6 +38,7 @@ def _broken(folder: Path, module: str, name: str, fault: str = RAISE) -> dict[st
         ("harness.watch.logtail", "LogFollower.poll", "log"),
         ("harness.supervise.observer", "Observer.tick", "observer"),
         ("harness.supervise.observer", "Observer.__init__", "observer"),
+        ("harness.supervise.gpus", "GpuWatch.poll", "gpus"),
         ("harness.supervise.viewing", "view_of", "view"),
         ("harness.supervise.summary", "summary_line", "summary"),
         ("harness.metrics", "TrainerCollector", "metrics"),

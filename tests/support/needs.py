@@ -57,6 +57,12 @@ def missing(capability: str) -> str | None:
         import torch
 
         return None if torch.cuda.is_available() else "torch sees no CUDA device"
+    if capability == "nvidia":
+        from harness.collect import gpu
+        from harness.evidence import Missing
+
+        found = gpu.read_gpus(20.0)
+        return found.detail if isinstance(found, Missing) else None if found.value else "NVML shows no GPU"
     raise AssertionError(f"unknown capability {capability!r}: add it to tests/support/needs.py")
 
 
