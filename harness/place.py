@@ -83,7 +83,7 @@ def create(
 def _map_new(
     temporary: str, header: bytes, begin: "Callable[[mmap.mmap], Record]", *, publish_as: str
 ) -> "Record":
-    """A new file of all its blocks, with its header and first blocks, under its name only when it is complete."""
+    """A new file of all its blocks, with header and first blocks, under its name only when it is complete."""
     _remove(temporary)
     descriptor = os.open(temporary, _FRESH, 0o600)
     try:
