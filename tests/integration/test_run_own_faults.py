@@ -18,6 +18,7 @@ _BREAK = """
 import sys
 if "run" in sys.argv and "harness" in " ".join(getattr(sys, "orig_argv", sys.argv)):
     import {module} as module
+    whole = module.{name}
     def broken(*_, **__):
         {fault}
     module.{name} = broken
@@ -114,6 +115,28 @@ def test_signals_reach_the_command_while_the_observing_side_hangs(tmp_path: Path
         run.clean_up()
     assert status == 75
     assert "does not answer" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("subprocess.Popen", "11, 'Resource temporarily unavailable'", "no process can be started"),
+        ("os.open", "28, 'No space left on device'", "the log cannot be written: No space left on device"),
+    ],
+)
+def test_where_nothing_can_be_started_the_reason_is_said(
+    tmp_path: Path, name: str, error: str, words: str
+) -> None:
+    # Broken only from where the command is started on: the run directory needs files too.
+    fault = f"""if sys._getframe(1).f_globals["__name__"] == "harness.supervise.child":
+            raise OSError({error})
+        return whole(*_, **__)"""
+    env = _broken(tmp_path / "site", "harness.supervise.child", name, fault)
+    run = runs.start(tmp_path / "run", "true", env=env)
+    status, text = run.end()
+    assert status == 125
+    assert words in text.splitlines()[-1]
+    assert "fault of the harness" not in text
 
 
 def test_a_fault_before_anything_runs_is_one_line_and_125(tmp_path: Path) -> None:
