@@ -80,8 +80,8 @@ def _run(options: Options) -> None:
     distributed.prepare_environment(out)
 
     emit.stage("import")
-    # OpenMP reads it when torch loads it. A thread that waits for the others sleeps instead of spinning, which
-    # is ten times slower where others use the cores too: a run that looks hung (decision 0007).
+    # OpenMP reads it when torch loads it. A thread that waits for the others sleeps: spinning is ten times
+    # slower where others use the cores too, and such a run looks hung (decision 0007).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from nsa import device as devices
 

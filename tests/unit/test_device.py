@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,13 @@ from tests.support.env import REPOSITORY, clean_env
 
 torch = needs.require("torch")
 
+from typing import TYPE_CHECKING
+
 from nsa.config import load  # noqa: E402
 from nsa.device import PEAKS, mfu, peak_flops  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
