@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support import needs, tiny_run
 from tests.support.env import REPOSITORY, clean_env
 
-torch = needs.require("torch")
+if TYPE_CHECKING:
+    from pathlib import Path
 
-from typing import TYPE_CHECKING
+torch = needs.require("torch")
 
 from nsa.config import load  # noqa: E402
 from nsa.device import PEAKS, mfu, peak_flops  # noqa: E402
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(
