@@ -17,7 +17,7 @@ def wait_for(
     what: str = "",
     poll_seconds: float = 0.01,
 ) -> T:
-    """Return the first truthy value of `condition()`; AssertionError naming `what` once the deadline passed."""
+    """Return the first truthy value of `condition()`; AssertionError naming `what` at the deadline."""
     end = time.monotonic() + deadline_seconds
     while True:
         value = condition()
