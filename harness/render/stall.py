@@ -42,8 +42,8 @@ def _opened(notice: IncidentOpened, shown_run: str) -> list[str]:
     if notice.problem:
         lines.append(f"  evidence is incomplete: {single_line(notice.problem)}")
     folder = f"{shown_run}/{'/'.join(_inside_run(notice.path))}"
-    lines.append(f"  evidence  {folder}   explain it again: harness explain {folder}")
-    return lines
+    # One to a line: both are there to be copied, also from a narrow terminal.
+    return [*lines, f"  evidence  {folder}", f"  explain it again: harness explain {folder}"]
 
 
 def _inside_run(path: Path) -> tuple[str, ...]:

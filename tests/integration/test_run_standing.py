@@ -8,28 +8,14 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import psutil
-import pytest
 
 from tests.support import run as runs
 from tests.support import stalls
 from tests.support.env import clean_env
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., runs.Run]]:
-    started = []
-
-    def begin(*command: str, **kwargs: object) -> runs.Run:
-        started.append(runs.start(tmp_path / "run", *command, **kwargs))
-        return started[-1]
-
-    yield begin
-    for each in started:
-        each.clean_up()
 
 
 def _text(directory: Path) -> str:

@@ -13,25 +13,11 @@ import pytest
 from tests.support import run as runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 
 _GLIBC = 0b11 << 31  # signals 32 and 33 are glibc's own; its posix_spawn leaves them ignored
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., runs.Run]]:
-    started = []
-
-    def begin(*command: str, **kwargs: object) -> runs.Run:
-        directory = kwargs.pop("directory", tmp_path / "run")
-        started.append(runs.start(directory, *command, **kwargs))
-        return started[-1]
-
-    yield begin
-    for each in started:
-        each.clean_up()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tests.support import run as runs
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 # A child in a session of its own, whose parent ends at once: an orphan that no process group leads to.
@@ -31,20 +31,6 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 """
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., runs.Run]]:
-    started = []
-
-    def begin(*command: str, **kwargs: object) -> runs.Run:
-        directory = kwargs.pop("directory", tmp_path / "run")
-        started.append(runs.start(directory, *command, **kwargs))
-        return started[-1]
-
-    yield begin
-    for each in started:
-        each.clean_up()
 
 
 def _orphan(run: runs.Run) -> psutil.Process:
