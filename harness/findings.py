@@ -1,7 +1,7 @@
 """The nouns of an answer: findings, notes, what was not checked, and the Diagnosis that holds them.
 
-Covered: the types and the vocabulary (states, causes, exit statuses), nothing that judges. A Diagnosis is a pure
-function of a Case (`harness.rules.diagnose`); each renderer turns one into text.
+Covered: the types and the vocabulary (states, causes, exit statuses), nothing that judges. A Diagnosis is a
+pure function of a Case (`harness.rules.diagnose`); each renderer turns one into text.
 """
 
 from __future__ import annotations
