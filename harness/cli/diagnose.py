@@ -47,7 +47,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "diagnose",
         help="why a process does not move: state, cause, the line to look at",
-        description="Say why a training process does not move, or that it does: state, cause, line, evidence.",
+        description="Say why a training process does not move, or that it does: state, cause, "
+        "line, evidence.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

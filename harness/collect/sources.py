@@ -9,6 +9,7 @@ Not covered: the standard library and packages, but for the one frame of a threa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -135,10 +136,8 @@ def _read(proc: Proc, process: Process | None, name: str) -> tuple[list[str], fl
     inside = proc.path(process.pid, "root") / str(path).lstrip("/")
     uids = {process.uid.value} if isinstance(process.uid, Reading) else set()
     for each in (inside, path):
-        try:
+        with contextlib.suppress(OSError):
             return _lines(each, {os.geteuid(), *uids})
-        except OSError:
-            continue
     return None
 
 

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from harness.rules.view import ThreadView
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem;
+margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 pre { background: #f4f4f4; padding: .7rem; overflow-x: auto; } .at { background: #ffe9a8; }
 .healthy { color: #1b7f3b; } .slow { color: #9a6700; } .hung { color: #b42318; } .unknown { color: #0b6477; }
-.stopped, .exited { color: #7a2f8f; } table { border-collapse: collapse; } td, th { padding: .2rem .7rem; text-align: left;
+.stopped, .exited { color: #7a2f8f; } table { border-collapse: collapse; } td, th { padding: .2rem .7rem;
+text-align: left;
 border-bottom: 1px solid #ddd; vertical-align: top; }
 @media (prefers-color-scheme: dark) { body { background: #161616; color: #ddd; } pre { background: #222; }
 .at { background: #57480f; } }

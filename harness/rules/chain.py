@@ -118,7 +118,7 @@ class Scene:
             if met is not None:
                 return Chain(waits=tuple(waits), gap="", facts=tuple(facts), cycle=tuple(waits[met:]))
             waits.append(self.wait(current))
-            edge = self._edge(waits[-1])
+            edge = self._behind_the_gil(waits[-1], self._edge(waits[-1]))
             facts += [edge.fact] if edge.fact else []
             current, gap = edge.to, edge.gap
         return Chain(waits=tuple(waits), gap=gap, facts=tuple(facts))
@@ -155,6 +155,22 @@ class Scene:
             case "sync-over-async":
                 return self._loop(wait)
         return Edge()
+
+    def _behind_the_gil(self, wait: Wait, edge: Edge) -> Edge:
+        """One call into C that never lets the GIL go holds up every other thread, whatever it waits for."""
+        if edge.to is not None or wait.kind in ("disk", "stopped", "busy"):
+            return edge
+        for thread in wait.thread.process.threads:
+            if (
+                thread is not wait.thread
+                and thread.holds_gil
+                and thread.stood_still
+                and len(thread.shapes) > 1
+            ):
+                return Edge(
+                    to=thread, fact=f"{thread.name} holds the GIL in every sample: no other thread can run"
+                )
+        return edge
 
     def _lock(self, wait: Wait) -> Edge:
         if wait.user is None:

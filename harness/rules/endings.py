@@ -107,7 +107,8 @@ def disk_wait(scene: Scene) -> Iterator[Finding]:
             "hung",
             "disk-wait",
             0.85,
-            f"{say.who(wait.thread)} is in uninterruptible sleep{where}: the kernel waits, for a disk, a network mount "
+            f"{say.who(wait.thread)} is in uninterruptible sleep{where}: the kernel waits, for a "
+            f"disk, a network mount "
             "or a device.",
             evidence=["state D in every sample", wait.on, *mounts],
             next_steps=[
@@ -133,7 +134,8 @@ def memory_pressure(scene: Scene) -> Iterator[Finding]:
                     )
                 if each.resource == "cpu" and each.some_avg10 >= _THROTTLED_PERCENT and _throttled(process):
                     facts.append(
-                        f"its control group waited for CPU {each.some_avg10:.0f} % of the last 10 s, throttled"
+                        f"its control group waited for CPU {each.some_avg10:.0f} % of the last 10 "
+                        f"s, throttled"
                     )
         pressure = scene.view.case.pressure
         if isinstance(pressure, Reading):

@@ -92,7 +92,8 @@ def fork_deadlock(scene: Scene) -> Iterator[Finding]:
             "hung",
             "fork-deadlock",
             confidence,
-            f"{say.who(wait.thread)}, forked from pid {process.process.ppid}, waits for {what}, at {say.place(wait.user)}.",
+            f"{say.who(wait.thread)}, forked from pid {process.process.ppid}, waits for {what}, at "
+            f"{say.place(wait.user)}.",
             evidence=["the process was forked and never called exec", *facts, *_fork_place(process)],
             next_steps=[
                 "use the start method spawn or forkserver, or fork before threads are started",
@@ -117,7 +118,8 @@ def lock_wait(scene: Scene) -> Iterator[Finding]:
                 "hung",
                 "lock-wait",
                 0.7 if chain.gap == "unproved" else 0.75,
-                f"{say.who(wait.thread)} waits for the lock {_lock_name(scene, wait)}, at {say.place(wait.user)}; "
+                f"{say.who(wait.thread)} waits for the lock {_lock_name(scene, wait)}, at "
+                f"{say.place(wait.user)}; "
                 "who holds it could not be shown.",
                 next_steps=["look for an acquire() without its release(), on a path that raised"],
             )
@@ -130,7 +132,8 @@ def lock_wait(scene: Scene) -> Iterator[Finding]:
             "hung",
             "lock-wait",
             confidence,
-            f"{say.who(wait.thread)} waits for the lock {_lock_name(scene, wait)}; {say.who(holder.thread)} holds it and waits "
+            f"{say.who(wait.thread)} waits for the lock {_lock_name(scene, wait)}; "
+            f"{say.who(holder.thread)} holds it and waits "
             f"for {say.waits_for(holder)}, at {say.place(holder.user)}.",
             evidence=[f"{holder.thread.name} holds it at {say.place(holder.user)}"],
             next_steps=["do not hold the lock while doing that"],
@@ -201,7 +204,8 @@ def queues(scene: Scene) -> Iterator[Finding]:
                 "hung",
                 "queue-wait",
                 0.93,
-                f"It joins pid {chain.waits[1].thread.process.pid} at {say.place(chain.begin.user)}, which cannot end before "
+                f"It joins pid {chain.waits[1].thread.process.pid} at "
+                f"{say.place(chain.begin.user)}, which cannot end before "
                 "somebody takes what it put into its queue.",
                 evidence=["the worker's feeder thread stands in a write to a full pipe"],
                 next_steps=["get everything from the queue before you join the process"],
@@ -295,11 +299,15 @@ def workers(scene: Scene) -> Iterator[Finding]:
                 "hung",
                 "worker-dead",
                 0.9 if known else 0.7,
-                f"{say.who(wait.thread)} waits at {say.place(wait.user)} for work that a dead worker had taken.",
+                f"{say.who(wait.thread)} waits at {say.place(wait.user)} for work that a dead "
+                f"worker had taken.",
                 evidence=[fact, *replaced, *_oom(process)],
                 next_steps=[
                     "dmesg | grep -i 'killed process' tells whether it was the OOM killer",
-                    "concurrent.futures.ProcessPoolExecutor notices dead workers, multiprocessing.Pool does not",
+                    (
+                        "concurrent.futures.ProcessPoolExecutor notices dead workers, "
+                        "multiprocessing.Pool does not"
+                    ),
                 ],
             )
         elif wait.kind in ("dataloader", "pool"):
@@ -310,7 +318,8 @@ def workers(scene: Scene) -> Iterator[Finding]:
                 "hung",
                 "worker-stuck",
                 0.75 if stuck else 0.6,
-                f"{say.who(wait.thread)} waits at {say.place(wait.user)} for a worker that could not be seen into.",
+                f"{say.who(wait.thread)} waits at {say.place(wait.user)} for a worker that could "
+                f"not be seen into.",
                 evidence=[f"{len(workers_of(process))} workers"],
                 next_steps=[f"harness diagnose {each.pid}" for each in workers_of(process)[:2]],
             )
@@ -321,7 +330,8 @@ def workers(scene: Scene) -> Iterator[Finding]:
                 "hung",
                 "worker-stuck",
                 0.75,
-                f"{say.who(wait.thread)} waits at {say.place(wait.user)} for a worker that could not be seen into.",
+                f"{say.who(wait.thread)} waits at {say.place(wait.user)} for a worker that could "
+                f"not be seen into.",
             )
 
 

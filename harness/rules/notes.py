@@ -36,7 +36,8 @@ def log_buffered(scene: Scene) -> Iterator[Note]:
         what = f"{out.target} is empty" if size == 0 else "its output goes into a pipe"
         yield Note(
             cause="log-buffered",
-            summary=f"{what}: stdout is no terminal, so Python holds up to 8 KB back. An empty log says nothing: python -u",
+            summary=f"{what}: stdout is no terminal, so Python holds up to 8 KB back. An empty log "
+            f"says nothing: python -u",
             evidence=(f"stdout is a {out.kind}", "neither -u nor PYTHONUNBUFFERED is set"),
         )
         return
@@ -84,8 +85,9 @@ def _rates(rates: list[float], schedule: Mapping[str, Any], step: object) -> Ite
         as_set = "as configured" if abs(rates[0] - expected) <= 0.02 * peak + 1e-12 else "by its schedule"
         yield Note(
             cause="lr-warmup",
-            summary=f"LR {rates[0]:.2g} is step {step} of a {warmup:,.0f}-step warm-up to {peak:.2g}, {as_set}.",
-            evidence=(f"{peak:.2g} × {step}/{warmup:g} = {expected:.2g}",),
+            summary=f"LR {rates[0]:.2g} is step {step} of a {warmup:,.0f}-step warm-up to "
+            f"{peak:.2g}, {as_set}.",
+            evidence=(f"{peak:.2g} * {step}/{warmup:g} = {expected:.2g}",),
         )
     elif all(each == 0 for each in rates):
         yield Note(cause="lr-zero", summary=f"The learning rate of step {step} is 0: nothing is learned.")
@@ -107,7 +109,8 @@ def stale(scene: Scene) -> Iterator[Note]:
         newest = max(boards, key=lambda each: each.modified_wall_seconds)
         yield Note(
             cause="stale-artifacts",
-            summary=f"{newest.path.rpartition('/')[0]} was last written {_ago(began - newest.modified_wall_seconds)} before this "
+            summary=f"{newest.path.rpartition('/')[0]} was last written "
+            f"{_ago(began - newest.modified_wall_seconds)} before this "
             "process began: TensorBoard shows an older run.",
             evidence=(newest.path,),
         )
@@ -116,7 +119,8 @@ def stale(scene: Scene) -> Iterator[Note]:
         newest = max(saved, key=lambda each: each.modified_wall_seconds)
         yield Note(
             cause="stale-checkpoint",
-            summary=f"{newest.path} is {_ago(began - newest.modified_wall_seconds)} older than this process: not its own.",
+            summary=f"{newest.path} is {_ago(began - newest.modified_wall_seconds)} older than "
+            f"this process: not its own.",
         )
 
 
@@ -127,7 +131,8 @@ def disk_full(scene: Scene) -> Iterator[Note]:
         if disk.total_bytes and (disk.free_bytes < _FULL_RATIO * disk.total_bytes or disk.free_inodes == 0):
             yield Note(
                 cause="disk-full",
-                summary=f"The disk of {disk.path} has {disk.free_bytes / 1e6:.0f} MB of {disk.total_bytes / 1e9:.0f} GB left.",
+                summary=f"The disk of {disk.path} has {disk.free_bytes / 1e6:.0f} MB of "
+                f"{disk.total_bytes / 1e9:.0f} GB left.",
             )
 
 

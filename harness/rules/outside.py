@@ -1,4 +1,4 @@
-"""Waits for something outside of the training: peers, name servers, pipes, terminals, lock files, subprocesses, time.
+"""Waits for something outside of the training: peers, pipes, terminals, lock files, subprocesses, time.
 
 Cause and blame stay with the waiter; who is at the other end is evidence. Not covered: workers (`inside`).
 """
@@ -52,7 +52,8 @@ def sockets(scene: Scene) -> Iterator[Finding]:
             "hung",
             "socket-connect",
             0.9 if peer else 0.75,
-            f"{say.who(wait.thread)} waits for a connection to {peer or 'a peer'}, at {say.place(wait.user)}.",
+            f"{say.who(wait.thread)} waits for a connection to {peer or 'a peer'}, at "
+            f"{say.place(wait.user)}.",
             evidence=facts,
             next_steps=[
                 "see whether the address is right and a firewall drops packets",
@@ -104,7 +105,8 @@ def pipes(scene: Scene) -> Iterator[Finding]:
             "hung",
             cause,
             0.9 if wait.descriptor is not None else 0.75,
-            f"{say.who(wait.thread)} waits for {'data in' if cause == 'pipe-read' else 'room in'} a pipe that {words} "
+            f"{say.who(wait.thread)} waits for {'data in' if cause == 'pipe-read' else 'room in'} "
+            f"a pipe that {words} "
             f"{other}, at {say.place(wait.user)}.",
             evidence=[
                 f"at the pipe's other end: {words}",
@@ -158,7 +160,8 @@ def file_locks(scene: Scene) -> Iterator[Finding]:
             "hung",
             "file-lock",
             0.92 if held or wait.frame is not None else 0.8,
-            f"{say.who(wait.thread)} waits for the lock file {target or (near[0] if near else 'of this call')}, "
+            f"{say.who(wait.thread)} waits for the lock file "
+            f"{target or (near[0] if near else 'of this call')}, "
             f"{held[0] if held else 'no live holder was found: it may be stale'}, at {say.place(wait.user)}.",
             evidence=facts,
             next_steps=[
@@ -184,7 +187,7 @@ def children(scene: Scene) -> Iterator[Finding]:
                     facts.append(
                         f"pid {below.pid} stands in {below.main.syscall.name}{_of_pipe(below, process)}"
                     )
-                elif does.kind not in ("unseen",):
+                elif does.kind != "unseen":
                     facts.append(f"pid {below.pid} waits for {say.waits_for(does)}{_of_pipe(below, process)}")
         yield say.finding(
             scene,
@@ -192,7 +195,8 @@ def children(scene: Scene) -> Iterator[Finding]:
             "hung",
             "child-wait",
             0.9 if child is not None else 0.7,
-            f"{say.who(wait.thread)} waits for its subprocess {say.commands(child) if child else ''}, at {say.place(wait.user)}.",
+            f"{say.who(wait.thread)} waits for its subprocess "
+            f"{say.commands(child) if child else ''}, at {say.place(wait.user)}.",
             evidence=facts,
             next_steps=[
                 f"harness diagnose {child.pid}" if child else "see which child it should be",

@@ -57,11 +57,15 @@ def collectives(scene: Scene) -> Iterator[Finding]:
                 "hung",
                 "collective-straggler",
                 0.95 if _seen(each) else 0.7,
-                f"{say.who(chain.begin.thread)} never came to the {waiting[id(in_it[0].begin.thread.process)]} that "
+                f"{say.who(chain.begin.thread)} never came to the "
+                f"{waiting[id(in_it[0].begin.thread.process)]} that "
                 f"{_names(in_it)} wait in: it is at {say.place(where.user)}.",
                 evidence=[_stands(other, waiting) for other in in_it[:4]]
                 + [
-                    f"{say.who(chain.begin.thread)} waits for {say.waits_for(chain.end)} at {say.place(where.user)}"
+                    (
+                        f"{say.who(chain.begin.thread)} waits for {say.waits_for(chain.end)} at "
+                        f"{say.place(where.user)}"
+                    )
                 ],
                 next_steps=["see the second finding: what holds the absent rank there"],
             )
@@ -70,7 +74,8 @@ def collectives(scene: Scene) -> Iterator[Finding]:
     places = Counter(_place(each) for each in in_it)
     if len(operations) > 1 or (len(places) > 1 and len(in_it) > 1):
         odd = _odd(in_it, waiting)
-        words = f"{say.who(odd.begin.thread)} is in {waiting[id(odd.begin.thread.process)]}, the others are elsewhere"
+        its = waiting[id(odd.begin.thread.process)]
+        words = f"{say.who(odd.begin.thread)} is in {its}, the others are elsewhere"
         yield _mismatch(scene, odd, in_it, words)
         return
     size = world_size(scene)
@@ -81,7 +86,8 @@ def collectives(scene: Scene) -> Iterator[Finding]:
             "hung",
             "rank-dead" if _same_host(scene, size) else "collective-straggler",
             0.7,
-            f"All ranks here wait in the same {next(iter(operations))}; {size - len(ranks)} of {size} ranks are not here.",
+            f"All ranks here wait in the same {next(iter(operations))}; {size - len(ranks)} of "
+            f"{size} ranks are not here.",
             evidence=[_stands(each, waiting) for each in in_it[:4]],
             next_steps=["run harness diagnose on the other machines"],
         )
@@ -105,14 +111,21 @@ def rendezvous(scene: Scene) -> Iterator[Finding]:
             "hung",
             "rendezvous-wait",
             0.9,
-            f"{say.who(wait.thread)} waits at {say.place(wait.user)} for ranks that have not come: {size} expected, "
+            f"{say.who(wait.thread)} waits at {say.place(wait.user)} for ranks that have not come: "
+            f"{size} expected, "
             f"{len(present) or 1} seen here.",
             evidence=[
-                f"expected {size} ranks, present on this machine: {', '.join(map(str, present)) or 'this one'}",
+                (
+                    f"expected {size} ranks, present on this machine: "
+                    f"{', '.join(map(str, present)) or 'this one'}"
+                ),
                 f"the store is at {address}",
             ],
             next_steps=[
-                "see whether the other ranks were started, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE"
+                (
+                    "see whether the other ranks were started, with the same MASTER_ADDR, MASTER_PORT "
+                    "and WORLD_SIZE"
+                )
             ],
             wait=wait,
         )
@@ -251,7 +264,8 @@ def _mismatch(scene: Scene, odd: Chain, waiting: list[Chain], words: str) -> Fin
 
 def _stands(chain: Chain, names: dict[int, str]) -> str:
     wait = chain.begin
-    return f"{say.who(wait.thread)} waits in {names.get(id(wait.thread.process), 'nothing')} at {say.place(wait.user)}"
+    operation_name = names.get(id(wait.thread.process), "nothing")
+    return f"{say.who(wait.thread)} waits in {operation_name} at {say.place(wait.user)}"
 
 
 def _names(chains: list[Chain]) -> str:

@@ -146,7 +146,7 @@ def finding(
         state=state,
         cause=cause,
         confidence=round(confidence, 2),
-        summary=summary,
+        summary=summary[:1].upper() + summary[1:],
         blame=blame(blamed.thread, blamed.user),
         chain=tuple(link(each) for each in chain.waits),
         evidence=(*evidence, *chain.facts, *stillness(scene, chain.end.thread)),

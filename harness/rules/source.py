@@ -92,7 +92,7 @@ class Sources:
         for node in self._nodes(frame):
             if isinstance(node, (ast.With, ast.AsyncWith)):
                 inside = node.body[0].lineno <= frame.line <= (node.body[-1].end_lineno or 0)
-                if inside and not (node.lineno == frame.line):
+                if inside and node.lineno != frame.line:
                     found += [
                         Held(expression=ast.unparse(item.context_expr), line=node.lineno)
                         for item in node.items
@@ -172,7 +172,7 @@ class Sources:
 
 
 def exit_names(loop: ast.For | ast.AsyncFor | ast.While) -> set[str]:
-    """The names on which it depends whether a loop ends: its test, its target, tests before break and return."""
+    """The names on which a loop's end depends: its test, its target, tests before break and return."""
     tests: list[ast.AST] = []
     if isinstance(loop, ast.While):
         tests.append(loop.test)

@@ -8,7 +8,7 @@ for (`harness.rules.waits`), causes.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -372,7 +372,7 @@ def _threads(process: ProcessView) -> tuple[ThreadView, ...]:
                     samples.setdefault(thread.tid, [None] * count)[index] = thread
             if isinstance(each.stacks, Reading):
                 trusted[-1] = each.stacks.value.method in {"blocking", "native"}
-                for stack in each.stacks.value.threads:
+                for stack in map(_bare, each.stacks.value.threads):
                     # faulthandler tells no thread id: then the name has to tell threads apart.
                     if isinstance(stack.tid, Reading):
                         stacks.setdefault(stack.tid.value, [None] * count)[index] = stack
@@ -402,6 +402,21 @@ def _threads(process: ProcessView) -> tuple[ThreadView, ...]:
             )
         )
     return tuple(found)
+
+
+def _bare(stack: ThreadStack) -> ThreadStack:
+    """Functions by their own name: before Python 3.11 a dump tells no class with it."""
+    frames = tuple(
+        frame
+        if frame.native or "." not in frame.function
+        else replace(frame, function=_own_name(frame.function))
+        for frame in stack.frames
+    )
+    return replace(stack, frames=frames)
+
+
+def _own_name(function: str) -> str:
+    return function.rpartition(".")[2]
 
 
 def _name(stacks: Sequence[ThreadStack | None], samples: Sequence[ThreadSample | None]) -> str:

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from harness.rules.view import ThreadView
 
 Kind: TypeAlias = Literal[
-    "queue-get", "queue-put", "queue-join", "process-queue", "event", "join", "lock", "process-lock", "future",
-    "async", "sync-over-async", "socket-read", "socket-write", "socket-connect", "dns", "serve", "pipe-read",
-    "pipe-write", "stdin", "file-lock", "child", "process-join", "pool", "pool-worker", "dataloader", "retry",
-    "sleep", "disk", "collective", "rendezvous", "gpu", "exit", "compile", "native-futex", "native", "busy",
-    "gil", "signal", "stopped", "unseen",
+    "queue-get", "queue-put", "queue-join", "process-queue", "event", "join", "lock", "process-lock",
+    "future", "async", "sync-over-async", "socket-read", "socket-write", "socket-connect", "dns",
+    "serve", "pipe-read", "pipe-write", "stdin", "file-lock", "child", "process-join", "pool",
+    "pool-worker", "dataloader", "retry", "sleep", "disk", "collective", "rendezvous", "gpu", "exit",
+    "compile", "native-futex", "native", "busy", "gil", "signal", "stopped", "unseen",
 ]  # fmt: skip
 
 # Of these the innermost user's frame does not wait: it works.
@@ -34,7 +34,7 @@ IDLE_CORES = 0.2
 
 _FUTEX_OPERATION = 0x7F
 _FUTEX_SHARED = 0x109
-# A Python lock is a semaphore: FUTEX_WAIT_BITSET | PRIVATE | CLOCK_REALTIME; with a timeout also without the clock.
+# A Python lock is a semaphore: FUTEX_WAIT_BITSET | PRIVATE | CLOCK_REALTIME.
 _FUTEX_LOCK = 0x189
 _SLEEPS = frozenset({"clock_nanosleep", "nanosleep"})
 _POLLS = frozenset({"poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait", "epoll_pwait2"})
@@ -131,7 +131,7 @@ SIGNATURES: tuple[Signature, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """What a thread waits for. `frame` is the library's frame that names it, `user` the one that called it."""
+    """What a thread waits for. `frame` is the library's that names it, `user` the one that called it."""
 
     kind: Kind
     thread: ThreadView
@@ -301,7 +301,7 @@ def _described(kind: Kind, thread: ThreadView, user: Frame | None, frame: Frame 
             if isinstance(sockets, Reading)
             else []
         )
-        socket = fitting[0] if len(fitting) == 1 else None
+        socket = fitting[0] if len({each.peer for each in fitting}) == 1 else None
     return Wait(kind=kind, thread=thread, user=user, frame=frame, descriptor=descriptor, socket=socket)
 
 

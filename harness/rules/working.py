@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from harness.rules.waits import Wait
 
 _MUCH_IO_BYTES_PER_SECOND = 256 * 1024
+# A thread that computes reads its modules and its data as well.
+_MOSTLY_IO_BYTES_PER_SECOND = 8 * 2**20
 _PARALLEL_CORES = 1.6
 _COMPILERS = re.compile(r"(^|/)(nvcc|cicc|ptxas|cc1plus|cc1|g\+\+|gcc|clang(\+\+)?|ninja|ld|c\+\+)(-\d+)?$")
 _TRAINING_NAMES = re.compile(r"step|epoch|batch|iter|update|episode|micro", re.IGNORECASE)
@@ -88,6 +90,7 @@ def _advancing(scene: Scene, chain: Chain, found: Progress) -> Finding:
         0.9,
         summary,
         evidence=evidence,
+        wait=dataclasses.replace(wait, user=frame),
         next_steps=["replace the loop by one vectorised operation, or wait", "look again to see it move"],
     )
 
@@ -171,7 +174,8 @@ def slow_io(scene: Scene) -> Iterator[Finding]:
         if progress(scene, chain) is not None or moved is None or seconds <= 0:
             continue
         rate = moved / seconds
-        if rate < _MUCH_IO_BYTES_PER_SECOND or chain.end.kind not in (
+        enough = _MOSTLY_IO_BYTES_PER_SECOND if chain.end.kind == "busy" else _MUCH_IO_BYTES_PER_SECOND
+        if rate < enough or chain.end.kind not in (
             "busy",
             "disk",
             "native",
@@ -232,7 +236,8 @@ def _spinning(scene: Scene, chain: Chain) -> Finding | None:
             "hung",
             "python-spin",
             0.85,
-            f"It burns a CPU in the loop `{words}` at {say.place(frame)}, and nothing that could end it changes.",
+            f"It burns a CPU in the loop `{words}` at {say.place(frame)}, and nothing that could "
+            f"end it changes.",
             evidence=[
                 f"{len(thread.shapes)} of {len(thread.shapes)} samples are in this loop",
                 f"it ends by: {names}",
