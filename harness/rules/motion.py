@@ -31,6 +31,7 @@ class Counter:
     seconds: float
     frame: Frame
     monotonic: bool
+    argument: bool = False
 
     @property
     def per_second(self) -> float:
@@ -52,21 +53,8 @@ class Motion:
     @cached_property
     def counters(self) -> tuple[Counter, ...]:
         """Numbers that changed in the user's frames that all trusted dumps share, outermost first."""
-        times = self.thread.process.view.times
-        dumps = [
-            (when, stack.frames)
-            for when, stack, trusted in zip(times, self.thread.stacks, self.thread.trusted, strict=True)
-            if stack is not None and trusted and stack.frames
-        ]
-        if len(dumps) < 2:
-            return ()
-        stacks = [[frame for frame in reversed(frames) if not frame.native] for _, frames in dumps]
         found: list[Counter] = []
-        for level in zip(*stacks, strict=False):
-            if len({(frame.file, frame.function) for frame in level}) != 1:
-                break
-            if code.owner(level[0]) != "user":
-                continue
+        for level, seconds in self._levels:
             for local in level[-1].locals:
                 values = [_number(frame, local.name) for frame in level]
                 numbers = [value for value in values if value is not None]
@@ -78,11 +66,49 @@ class Motion:
                             name=local.name,
                             first=numbers[0],
                             last=numbers[-1],
-                            seconds=dumps[-1][0] - dumps[0][0],
+                            seconds=seconds,
                             frame=level[-1],
                             monotonic=rising or falling,
+                            argument=local.argument,
                         )
                     )
+        return tuple(found)
+
+    @cached_property
+    def replaced(self) -> tuple[tuple[str, Frame], ...]:
+        """Names in the user's frames that stood for another object in every dump."""
+        found = []
+        for level, _ in self._levels:
+            for local in level[-1].locals:
+                addresses = [
+                    each.address for frame in level for each in frame.locals if each.name == local.name
+                ]
+                if (
+                    local.kind != "none"
+                    and len(addresses) == len(level)
+                    and len(set(addresses)) == len(level)
+                ):
+                    found.append((local.name, level[-1]))
+        return tuple(found)
+
+    @cached_property
+    def _levels(self) -> tuple[tuple[tuple[Frame, ...], float], ...]:
+        """The user's frames that all trusted dumps share, outermost first, and the seconds between."""
+        times = self.thread.process.view.times
+        dumps = [
+            (when, stack.frames)
+            for when, stack, trusted in zip(times, self.thread.stacks, self.thread.trusted, strict=True)
+            if stack is not None and trusted and stack.frames
+        ]
+        if len(dumps) < 2:
+            return ()
+        stacks = [[frame for frame in reversed(frames) if not frame.native] for _, frames in dumps]
+        found: list[tuple[tuple[Frame, ...], float]] = []
+        for level in zip(*stacks, strict=False):
+            if len({(frame.file, frame.function) for frame in level}) != 1:
+                break
+            if code.owner(level[0]) == "user":
+                found.append((level, dumps[-1][0] - dumps[0][0]))
         return tuple(found)
 
     @property

@@ -7,11 +7,12 @@ heartbeat. Whatever else changes is only told. Not covered: causes.
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.evidence import Reading
-from harness.rules import source
+from harness.rules import say, source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # A step may take this many times as long as the last before it counts as late.
 _PATIENCE_STEPS = 3.0
+_RETRY = re.compile(r"retr|attempt|tries|try", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +106,40 @@ def by_counter(scene: Scene, thread: ThreadView) -> Progress | None:
                 outermost=not outer,
                 total=_total(loop, counter),
             )
+    return _by_object(scene, thread) or _by_argument(scene, thread)
+
+
+def _by_object(scene: Scene, thread: ThreadView) -> Progress | None:
+    """What a `for` loop goes over was another object each time: it went on."""
+    for name, frame in scene.motion(thread).replaced:
+        for loop in scene.sources.loops(frame):
+            if isinstance(loop, ast.While) or source.is_open_ended(loop) or scene.sources.retries(frame):
+                continue
+            if name in {each.id for each in ast.walk(loop.target) if isinstance(each, ast.Name)}:
+                return Progress(
+                    words=f"{name} of the loop at {say.place(frame)} is another one in each sample"
+                )
     return None
+
+
+def _by_argument(scene: Scene, thread: ThreadView) -> Progress | None:
+    """A function was called again, with another number: its caller goes on."""
+    for counter in scene.motion(thread).counters:
+        if counter.argument and not scene.sources.retries(counter.frame) and not _RETRY.search(counter.name):
+            if _is_assigned(scene, counter):
+                continue
+            return Progress(words=f"{counter.frame.function} was called again: {counter.words}")
+    return None
+
+
+def _is_assigned(scene: Scene, counter: Counter) -> bool:
+    """Whether the function changes its own argument: then a change tells nothing of its caller."""
+    text = scene.sources.text(counter.frame)
+    return not text or bool(
+        re.search(
+            rf"\b{re.escape(counter.name)}\s*([-+*/%&|^@]|//|<<|>>|\*\*)?=[^=]", text.partition(":\n")[2]
+        )
+    )
 
 
 def advances(loop: ast.For | ast.AsyncFor | ast.While, counter: Counter) -> bool:

@@ -209,7 +209,11 @@ def busy(scene: Scene) -> Iterator[Finding]:
 def _spinning(scene: Scene, chain: Chain) -> Finding | None:
     thread, motion = chain.end.thread, scene.motion(chain.end.thread)
     cores = thread.cpu_cores
-    if not motion.seen_twice or cores is None:
+    if (
+        not motion.seen_twice
+        or cores is None
+        or _io_rate(scene, thread.process) >= _MOSTLY_IO_BYTES_PER_SECOND
+    ):
         return None
     used = [f"{thread.name or 'it'} used {cores * 100:.0f} % of a CPU"]
     importing = any("importlib._bootstrap" in each.file for each in thread.python_frames)
@@ -347,6 +351,10 @@ def _at(chain: Chain, frame: Frame) -> Wait:
 
 def _owner(file: str) -> str:
     return code.owner(Frame(function="", file=file, line=0))
+
+
+def _io_rate(scene: Scene, process: ProcessView) -> float:
+    return (process.io_bytes or 0) / scene.view.elapsed_seconds if scene.view.elapsed_seconds > 0 else 0.0
 
 
 def _cpu(process: ProcessView) -> float:
