@@ -18,7 +18,8 @@ from types import ModuleType
 
 import pytest
 
-_MODULES = ("torch", "transformers", "datasets", "tokenizers", "pyarrow", "pydantic", "yaml", "tensorboard", "numpy")
+_MODULES = ("torch", "transformers", "datasets", "tokenizers", "pyarrow", "pydantic", "yaml", "tensorboard", "numpy",
+            "filelock", "fsspec")
 _PROGRAMS = {"py-spy": "py-spy", "tmux": "tmux", "promtool": "promtool", "git": "git"}
 
 
@@ -55,7 +56,8 @@ def _cannot_mount() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"cannot mount a tmpfs: {error}"
-    return None if done.returncode == 0 else f"cannot mount a tmpfs: {done.stderr.decode(errors='replace').strip()}"
+    return None if done.returncode == 0 else f"cannot mount a tmpfs: "
+    f"{done.stderr.decode(errors='replace').strip()}"
 
 
 def expected() -> frozenset[str]:
