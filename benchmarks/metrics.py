@@ -321,7 +321,7 @@ PARTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--write", action="store_true", help="put the results into benchmarks/results")
     parser.add_argument("--quick", action="store_true", help="shorter: to see that it works")
     arguments = parser.parse_args()

@@ -1,11 +1,10 @@
 """What a training step costs: the 125 M model on the CPU, and what the harness adds to a quickstart step.
 
-    python benchmarks/train.py [--only m7c|emit] [--steps 8] [--json FILE]
+    python benchmarks/train.py [--only m7c|emit] [--steps 8] [--write]
 
 m7c: configs/m7c_125m_local.yaml, optimizer steps without accumulation: seconds, peak RSS, RSS after each step
 (no growth after step 2 is the target). emit: every emit call of a quickstart step, timed by itself over many
-repetitions, over the time of the step (≤ 0.5 % is the target). Prints a line a figure; exits with 1 if one
-misses its target.
+repetitions, over the time of the step (≤ 0.5 % is the target). Exits with 1 if a figure misses its target.
 
 Not here: attention alone (benchmarks/attention.py), emit against prometheus_client (benchmarks/emit.py).
 """
@@ -13,9 +12,7 @@ Not here: attention alone (benchmarks/attention.py), emit against prometheus_cli
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import resource
 import statistics
 import sys
@@ -27,21 +24,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import support  # noqa: E402 (the repository has to be on the path)
+
 EMIT_TARGET_RATIO = 0.005
 GROWTH_TARGET_BYTES = (
     16 << 20
 )  # of RSS from step 2 to the last: the allocator's noise, not a leak of activations
-
-
-def hardware() -> str:
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    return (
-        f"{os.cpu_count()} x {names[0] if names else platform.machine()}, Python {platform.python_version()}"
-    )
 
 
 def resident_bytes() -> int:
@@ -87,7 +75,8 @@ def trained(config: str, out: Path, *overrides: str) -> Recorder:
     return recorder
 
 
-def benchmark_m7c(steps: int) -> dict[str, Any]:
+def benchmark_m7c(steps: int) -> tuple[list[tuple[str, str]], bool]:
+    """Rows of figures, and whether the target is met."""
     overrides = (
         f"train.steps={steps}", "train.accumulation=1", "schedule.warmup_steps=2", "train.device=cpu",
         "eval.batches=1", "eval.every=0", "checkpoint.every=0",
@@ -96,24 +85,22 @@ def benchmark_m7c(steps: int) -> dict[str, Any]:
         recorder = trained("m7c_125m_local.yaml", Path(out), *overrides)
     seconds = [end - begin for begin, end in zip(recorder.ends, recorder.ends[1:], strict=False)]
     growth = recorder.resident[-1] - recorder.resident[1]
-    found = {
-        "step_seconds_median": statistics.median(seconds),
-        "step_seconds": [round(value, 3) for value in seconds],
-        "tokens_per_second": 1024 / statistics.median(seconds),
-        "resident_megabytes": [value >> 20 for value in recorder.resident],
-        "peak_resident_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
-        "growth_after_step_2_megabytes": growth / (1 << 20),
-        "met": growth <= GROWTH_TARGET_BYTES,
-    }
-    print(f"125 M, S = 1024, batch 1: {statistics.median(seconds):.2f} s a step (median of {len(seconds)})")
-    print(f"125 M: peak RSS {found['peak_resident_megabytes']:,} MB")
-    print(f"125 M: RSS after each step {found['resident_megabytes']} MB")
-    print(f"125 M: growth after step 2 {found['growth_after_step_2_megabytes']:.1f} MB (target ≤ 16)")
-    return found
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    rows = [
+        (
+            "125 M, S = 1024, batch 1: a step",
+            f"{statistics.median(seconds):.2f} s (median of {len(seconds)})",
+        ),
+        ("125 M: tokens a second", f"{1024 / statistics.median(seconds):.0f}"),
+        ("125 M: peak RSS", f"{peak_bytes / 2**20:,.0f} MiB"),
+        ("125 M: RSS after each step", ", ".join(f"{each >> 20:,}" for each in recorder.resident) + " MiB"),
+        ("125 M: growth after step 2 (none above 16 MiB)", f"{growth / 2**20:.1f} MiB"),
+    ]
+    return rows, growth <= GROWTH_TARGET_BYTES
 
 
-def benchmark_emit(steps: int, repetitions: int = 2000) -> dict[str, Any]:
-    """The calls of one quickstart step, as the loop makes them, replayed into a real record."""
+def benchmark_emit(steps: int, repetitions: int = 2000) -> tuple[list[tuple[str, str]], bool]:
+    """The calls of one quickstart step, as the loop makes them, replayed into a real record; met or not."""
     with tempfile.TemporaryDirectory() as run_dir:
         os.environ["HARNESS_RUN_DIR"] = run_dir
         overrides = (f"train.steps={steps}", "schedule.warmup_steps=2", "eval.batches=1", "eval.every=0")
@@ -138,36 +125,31 @@ def benchmark_emit(steps: int, repetitions: int = 2000) -> dict[str, Any]:
         emit.close()
         del os.environ["HARNESS_RUN_DIR"]
     cost = statistics.median(taken)
-    found = {
-        "calls": [name for name, _, _ in last_step],
-        "emit_microseconds_a_step": cost * 1e6,
-        "step_seconds_median": seconds,
-        "ratio": cost / seconds,
-        "met": cost / seconds <= EMIT_TARGET_RATIO,
-    }
-    print(
-        f"quickstart: a step of {seconds * 1e3:.0f} ms has {len(last_step)} emit calls: {cost * 1e6:.1f} µs"
-    )
-    print(f"quickstart: emit is {100 * found['ratio']:.4f} % of the step (target ≤ 0.5 %)")
-    return found
+    ratio = cost / seconds
+    rows = [
+        ("quickstart: a step", f"{seconds * 1e3:.0f} ms"),
+        (f"quickstart: its {len(last_step)} emit calls", f"{cost * 1e6:.1f} µs"),
+        ("quickstart: emit over the step (≤ 0.5 %)", f"{100 * ratio:.4f} %"),
+    ]
+    return rows, ratio <= EMIT_TARGET_RATIO
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", choices=("m7c", "emit"))
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--write", action="store_true", help="put the result into benchmarks/results")
     options = parser.parse_args()
-    print(hardware())
-    found: dict[str, Any] = {"hardware": hardware()}
+    load, rows, met = support.load(), [], True
     # The small one first: the peak of RSS is the process's.
-    if options.only != "m7c":
-        found["emit"] = benchmark_emit(options.steps)
-    if options.only != "emit":
-        found["m7c"] = benchmark_m7c(options.steps)
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
-    return 0 if all(part["met"] for part in found.values() if isinstance(part, dict)) else 1
+    for name, benchmark in (("emit", benchmark_emit), ("m7c", benchmark_m7c)):
+        if options.only in {None, name}:
+            more, well = benchmark(options.steps)
+            rows += more
+            met = met and well
+    body = f"{load}\n\n{support.table(('what', 'measured'), rows)}"
+    support.report("A training step", body, write=options.write)
+    return 0 if met else 1
 
 
 if __name__ == "__main__":

@@ -314,7 +314,13 @@ def _begin(rank: object) -> "Record | None":
     run_dir = _os.path.abspath(environ["HARNESS_RUN_DIR"])  # noqa: PTH100 (pathlib costs more than all of this)
     attempt = min(values.int_of_text(environ.get("HARNESS_ATTEMPT", "")) or 1, 2**32 - 1)
     try:
-        mapped = place.create(run_dir, number, run_id=environ.get("HARNESS_RUN_ID", ""), attempt=attempt)
+        record = place.create(
+            run_dir,
+            number,
+            run_id=environ.get("HARNESS_RUN_ID", ""),
+            attempt=attempt,
+            begin=lambda mapped: Record(mapped, run_dir, number, attempt, checked=not place.is_ordered()),
+        )
     except place.OwnedError as owned:
         # A worker that imports its trainer's script once more is nothing to speak of.
         _give_up("" if place.is_worker() else str(owned))
@@ -322,7 +328,7 @@ def _begin(rank: object) -> "Record | None":
     if not _hooked:
         _os.register_at_fork(after_in_child=_after_fork)
         _hooked = True
-    return Record(mapped, run_dir, number, attempt, checked=not place.is_ordered())
+    return record
 
 
 def _after_fork() -> None:

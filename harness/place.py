@@ -19,6 +19,12 @@ import time
 
 from harness import wire
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness.record import Record
+
 MEMORY = "/dev/shm"  # noqa: S108 (the point is that it is memory)
 MOUNTS = "/proc/self/mountinfo"
 YAMA = "/proc/sys/kernel/yama/ptrace_scope"
@@ -35,8 +41,13 @@ class OwnedError(Exception):
     """The record belongs to a live process that has not closed it."""
 
 
-def create(run_dir: str, rank: int, *, run_id: str, attempt: int) -> mmap.mmap:
-    """Make this process's record of `rank`, give it its name, and return it mapped; OSError, OwnedError."""
+def create(
+    run_dir: str, rank: int, *, run_id: str, attempt: int, begin: "Callable[[mmap.mmap], Record]"
+) -> "Record":
+    """Make this process's record of `rank` and return what `begin` made of its map; OSError, OwnedError.
+
+    The record gets its name when `begin` has written its first blocks: a reader never meets an empty one.
+    """
     if not os.path.isdir(run_dir):
         raise FileNotFoundError(f"HARNESS_RUN_DIR is {run_dir}, and there is no such directory")
     ranks = f"{run_dir}/ranks"
@@ -51,14 +62,14 @@ def create(run_dir: str, rank: int, *, run_id: str, attempt: int) -> mmap.mmap:
     try:
         if not _is_steady(ranks):
             raise OSError("its file system may lose a mapping")
-        record = _map_new(f"{ranks}/.{name}", header, publish_as=path)
+        record = _map_new(f"{ranks}/.{name}", header, begin, publish_as=path)
     except OSError as why:
         target = (
             f"{folder}/{''.join(c if c.isalnum() or c in '-_' else '-' for c in run_id[:80])}.{name}.beat"
         )
         try:
             _make_private(folder)
-            record = _map_new(f"{target}.new", header, publish_as=target)
+            record = _map_new(f"{target}.new", header, begin, publish_as=target)
             _link(target, path, temporary=f"{ranks}/.{name}.link")
         except OSError as also:
             raise OSError(f"no record in {ranks} ({why}), nor in memory ({also})") from None
@@ -69,14 +80,16 @@ def create(run_dir: str, rank: int, *, run_id: str, attempt: int) -> mmap.mmap:
     return record
 
 
-def _map_new(temporary: str, header: bytes, *, publish_as: str) -> mmap.mmap:
-    """A new file of all its blocks, with its header, under its name only when it is complete."""
+def _map_new(
+    temporary: str, header: bytes, begin: "Callable[[mmap.mmap], Record]", *, publish_as: str
+) -> "Record":
+    """A new file of all its blocks, with header and first blocks, under its name only when it is complete."""
     _remove(temporary)
     descriptor = os.open(temporary, _FRESH, 0o600)
     try:
         os.posix_fallocate(descriptor, 0, wire.SIZE)
         os.pwrite(descriptor, header, 0)
-        record = mmap.mmap(descriptor, wire.SIZE)
+        record = begin(mmap.mmap(descriptor, wire.SIZE))
         os.rename(temporary, publish_as)
     except BaseException:
         _remove(temporary)

@@ -7,7 +7,8 @@ One place knows where things lie. Not here: making a directory, locking it and w
     run.json  ranks/  events/  metrics.jsonl  log/  checkpoints/  incidents/  attempts/  nodes/
 
 On several nodes that share one directory, the node that made it owns `run.json`; every other one keeps
-`nodes/<host>.json` and a log of its own. Records of ranks never clash: ranks are numbered globally.
+`nodes/<host>.json`, a log and incidents of its own. Records of ranks never clash: ranks are numbered
+globally.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from __future__ import annotations
 import calendar
 import dataclasses
 import json
+import os
 import re
 import socket
+import stat
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "harness.run/1"
 LATEST = "latest"
+INCIDENTS = "incidents"
+_ON = "on-"  # incidents/on-<host>/: no number, whatever the host is called
 
 
 def utc(seconds: float | None = None) -> str:
@@ -112,7 +117,9 @@ def parse_record(text: str, source: str) -> RunRecord:
             )
         known = {each.name for each in dataclasses.fields(RunRecord)}
         values = {key: value for key, value in document.items() if key in known}
-        values["command"] = tuple(values["command"])
+        values["command"] = _strings(values["command"])
+        for name in ("run_id", "name", "created_at", "host", "cwd"):
+            _expect(values[name], str, name)
         values["attempts"] = tuple(_parse_attempt(each) for each in values.get("attempts", ()))
         return RunRecord(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -125,7 +132,22 @@ def parse_record(text: str, source: str) -> RunRecord:
 def _parse_attempt(document: Mapping[str, Any]) -> Attempt:
     known = {each.name for each in dataclasses.fields(Attempt)}
     values = {key: value for key, value in document.items() if key in known}
-    return Attempt(**{**values, "command": tuple(values.get("command", ()))})
+    _expect(values["attempt"], int, "attempt")
+    _expect(values["started_at"], str, "started_at")
+    return Attempt(**{**values, "command": _strings(values.get("command", []))})
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    _expect(value, list, "command")
+    assert isinstance(value, list)
+    for each in value:
+        _expect(each, str, "command")
+    return tuple(value)
+
+
+def _expect(value: object, kind: type, name: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {value!r:.40}")
 
 
 class RunDirectory:
@@ -195,8 +217,17 @@ class RunDirectory:
 
     @property
     def incidents(self) -> Path:
-        """One folder per incident."""
-        return self.path / "incidents"
+        """One folder per incident of this node."""
+        folder = self.path / INCIDENTS
+        return folder if self.node is None else folder / f"{_ON}{self.node}"
+
+    def incidents_of_all(self) -> tuple[Path, ...]:
+        """The same for every node that shares the directory; this one's first."""
+        try:
+            others = sorted((self.path / INCIDENTS).glob(f"{_ON}*"))
+        except OSError:
+            others = []
+        return tuple(dict.fromkeys((self.incidents, self.path / INCIDENTS, *others)))
 
     def exit_record(self, attempt: int) -> Path:
         """Where the keeper of an attempt writes how the command ended."""
@@ -204,13 +235,13 @@ class RunDirectory:
 
     def make_folders(self) -> None:
         """Make what a run needs."""
-        for folder in ("ranks", "events", "log", "incidents", "attempts", "nodes"):
+        for folder in ("ranks", "events", "log", INCIDENTS, "attempts", "nodes"):
             (self.path / folder).mkdir(parents=True, exist_ok=True)
 
     def read(self) -> RunRecord:
         """This node's record; UsageError where there is none."""
         try:
-            text = self.record.read_text(encoding="utf-8", errors="replace")
+            text = _read_regular(self.record)
         except (FileNotFoundError, NotADirectoryError):
             raise UsageError(
                 f"{self.path}: {_why_no_run(self.path)}",
@@ -221,6 +252,15 @@ class RunDirectory:
                 f"{self.record}: cannot be read: {error.strerror}", remedy="Check its rights"
             ) from None
         return parse_record(text, str(self.record))
+
+
+def _read_regular(path: Path) -> str:
+    """The text of a file; a FIFO of that name must not hold us for ever."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise RecordError(f"{path}: not a regular file", remedy="Name another run directory")
+        return file.read()
 
 
 def _why_no_run(path: Path) -> str:

@@ -31,11 +31,10 @@ if TYPE_CHECKING:
 
     from harness.view import RunView
 
-__all__ = ["DEFAULT_PORT", "ListenError", "PortTakenError", "Server", "read_token"]
+__all__ = ["ListenError", "PortTakenError", "Server", "read_token"]
 
 _HUNG_UP = (OSError, ValueError, asyncio.TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 
-DEFAULT_PORT = 14090
 REQUEST_SECONDS = 5.0  # to send a whole request
 REPLY_SECONDS = 30.0  # to take the whole reply: 1,024 ranks over a slow line
 CLOSE_SECONDS = 5.0  # to take what the kernel still holds
@@ -76,7 +75,7 @@ class Server:
         view: Callable[[], RunView | None],
         *,
         address: str = "127.0.0.1",
-        port: int = DEFAULT_PORT,
+        port: int,
         token: str | None = None,
         certificate: tuple[Path, Path] | None = None,
         clock: Callable[[], float] = time.time,

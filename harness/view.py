@@ -82,6 +82,7 @@ class GpuReading:
     """One GPU as NVML tells it, read beside the trainer; None where it does not tell."""
 
     gpu: str
+    name: str = ""
     used_bytes: int | None = None
     total_bytes: int | None = None
     utilization_ratio: float | None = None

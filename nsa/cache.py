@@ -51,9 +51,9 @@ def publish(
 
     Waits up to `lock_seconds` for another process that builds the same, then builds its own.
     """
-    if (place / COMPLETE).exists():
-        return place
     try:
+        if (place / COMPLETE).exists():
+            return place
         place.parent.mkdir(parents=True, exist_ok=True)
         with _lock(place.with_name(f".{place.name}.lock"), lock_seconds, place / COMPLETE, waiting):
             if (place / COMPLETE).exists():

@@ -182,18 +182,31 @@ class Store:
 
     def steps(self) -> list[tuple[int, Path]]:
         """The folders named like checkpoints, newest first; not yet verified."""
-        if not self.root.is_dir():
+        try:
+            paths = list(self.root.iterdir())
+        except FileNotFoundError:
             return []
-        named = ((_NAME.fullmatch(path.name), path) for path in self.root.iterdir())
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.root}: cannot be read: {error.strerror}. Mend its permissions, or choose another"
+            ) from error
+        named = ((_NAME.fullmatch(path.name), path) for path in paths)
         return sorted(((int(match[1]), path) for match, path in named if match), reverse=True)
 
-    def set_aside(self) -> Path | None:
-        """Move the folder away, if it holds checkpoints, so that a new run may begin here; where to."""
-        if not self.steps():
+    def set_aside(self, *, after: int = -1) -> Path | None:
+        """Move the checkpoints past step `after` away, so that a run may go on from there; where to.
+
+        Left in place, they would count as the newest: kept when new ones are retired, and resumed from.
+        """
+        leaving = [path for step, path in self.steps() if step > after]
+        if not leaving:
             return None
         aside = self.root.with_name(f"{self.root.name}.before-{datetime.now(timezone.utc):%Y-%m-%dT%H-%M-%S}")
         try:
-            self.root.rename(aside)
+            aside.mkdir()
+            for path in leaving:
+                path.rename(aside / path.name)
+            (self.root / "latest").unlink(missing_ok=True)  # the next save makes it anew
         except OSError as error:
             raise CheckpointError(
                 f"{self.root}: cannot be set aside: {error.strerror}. Choose another --out"

@@ -7,6 +7,7 @@ help and mistakes answer at once. Not here: what the commands do (nsa.train, nsa
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -24,43 +25,50 @@ _DESCRIPTION = "Train a Native Sparse Attention language model."
 _EXIT_STATUSES = """\
 exit status:
   0   done
-  2   the configuration or the command line is wrong; one line says where, and what to do
-  3   the loss or the gradient became NaN or infinite; nothing was saved after it
+  1   something else failed: a full disk, a lost rank, too little memory
+  2   the configuration or the command line is wrong; one line says where
+  3   the loss or the gradient became NaN or infinite; nothing is saved then
   4   the source of the text is out of reach
-  75  stopped by SIGTERM or Ctrl-C, state saved: start again with the same --out to go on
+  75  stopped by SIGTERM or Ctrl-C, state saved: start again with the same --out
       (a second signal ends at once, without saving)
+  130 interrupted before the training began
 """
 
 _TRAIN = """\
-Train by CONFIG, a YAML file (see configs/). Everything is checked before torch is loaded.
+Train by CONFIG, a YAML file (see configs/), checked before torch is loaded.
 
-The run's files go to --out: checkpoints/, metrics.jsonl, tensorboard/ if asked for. Start
-the same command with the same --out again, and it continues where it was, to the bit.
+The run's files go to --out: checkpoints/, metrics.jsonl, tensorboard/ if asked
+for. Start the same command with the same --out again, and it continues where it
+was, to the bit.
 """
 
 _TRAIN_EXAMPLES = """\
 examples:
   nsa train configs/quickstart.yaml
-  nsa train configs/quickstart.yaml --set train.steps=50 --set schedule.warmup_steps=10
-  nsa train configs/m7c_125m.yaml --out runs/m7c          # again, to continue
-  harness run -- nsa train configs/quickstart.yaml        # watched, with metrics
+  nsa train configs/quickstart.yaml --set train.steps=200 --set train.threads=1
+  nsa train configs/m7c_125m.yaml --out runs/m7c     # again, to continue
+  harness run -- nsa train configs/quickstart.yaml   # watched, with metrics
   torchrun --nproc-per-node 2 -m nsa train configs/m7c_125m.yaml --out runs/m7c
 
 """
 
 _FETCH = """\
-Copy documents of a source into local parquet files, for machines without a network.
+Copy documents of a source into local parquet files, for use without a network.
 Train on them with:  --set data.source=files --set 'data.paths=[OUT/*.parquet]'
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # started with it closed: the next file opened would take its place
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 (open as long as the program)
+        stream = getattr(sys, name)
         # A file or a pipe would hold lines back for kilobytes: a run's log has to say where it is.
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
-            reconfigure(line_buffering=True)
+            # And no terminal's encoding is a reason to lose a line with a "·" in it.
+            reconfigure(line_buffering=True, errors="backslashreplace")
     options = build_parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
@@ -76,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     except KeyboardInterrupt:
-        _complain("interrupted before training began: nothing to save")
+        _complain("interrupted: there was nothing to save")
         return _INTERRUPTED
     finally:
         _settle()
@@ -227,8 +235,9 @@ def _fetch(options: argparse.Namespace) -> int:
 
     config = configuration.load(options.config, options.overrides)
     from nsa.data import fetch
+    from nsa.report import say
 
-    place = fetch(config.data, options.out, options.documents, progress=print)
-    print(f"fetched into {place}")
-    print(f"train on it with: --set data.source=files --set 'data.paths=[{options.out}/*.parquet]'")
+    place = fetch(config.data, options.out, options.documents, progress=say)
+    say(f"fetched into {place}")
+    say(f"train on it with: --set data.source=files --set 'data.paths=[{options.out}/*.parquet]'")
     return 0

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 GPT2_VOCABULARY = 50257
 # 256 bytes and the end-of-text token: the least that can write any text.
 SMALLEST_VOCABULARY = 257
+# No wait is without a limit; torch's own clock overflows on limits of centuries.
+_WEEK_SECONDS = 7 * 24 * 3600.0
 
 Count = Annotated[int, Field(ge=1)]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -153,16 +155,14 @@ class DataConfig(_Section):
     subset: str = "sample-10BT"  # fineweb-edu: its configuration
     text_column: str = "text"
     id_column: str = "id"
-    sequence_length: Annotated[
-        int, Field(ge=2)
-    ]  # tokens a sequence: S; the model sees S + 1 with the targets
+    sequence_length: Annotated[int, Field(ge=2)]  # S, tokens the model sees; with the targets, S + 1
     truncate: bool = False  # cut each document to S tokens (loses text, counted) instead of packing
     cache_dir: str | None = None  # default: the user's cache folder
-    stall_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0  # give a silent source up after this
+    # A silent source is given up after this.
+    stall_timeout_seconds: Annotated[float, Field(gt=0, le=_WEEK_SECONDS)] = 60.0
     retries: Annotated[int, Field(ge=0)] = 5  # attempts after the first, on a failing source
-    eval_fraction: Annotated[float, Field(gt=0, lt=1)] = (
-        0.02  # held out of the documents, by a hash of their text
-    )
+    # Share of the documents that is held out, chosen by a hash of their text.
+    eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.02
     eval_documents: Count | None = None  # at most so many of the held-out documents
 
     def problems(self) -> Iterator[Problem]:
@@ -184,10 +184,11 @@ class TrainConfig(_Section):
     dtype: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and optimizer stay fp32
     compile: bool = False  # torch.compile
     activation_checkpointing: bool = False  # recompute layers in the backward pass: less memory, more time
-    threads: Count | None = None  # of torch on the CPU; default: torch's own choice
+    # Of torch on the CPU; default: torch's own choice. No machine has more, and OpenMP dies of a million.
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     log_every: Count = 1  # steps between two printed lines
     tensorboard: bool = False  # write events into the run's folder `tensorboard`
-    distributed_timeout_seconds: Annotated[float, Field(gt=0)] = 600.0  # of one collective
+    distributed_timeout_seconds: Annotated[float, Field(gt=0, le=_WEEK_SECONDS)] = 600.0  # of one collective
 
 
 class OptimizerConfig(_Section):

@@ -50,9 +50,10 @@ class World:
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.launched:
-            import torch.distributed as dist
+            import torch
 
-            dist.barrier()
+            # On the host, by gloo: torch's own barrier would ask the GPUs, where there are any.
+            self.sum(torch.zeros(1))
 
     def gather(self, value: Any) -> list[Any] | None:
         """Every rank's small `value`, on rank 0 alone."""
@@ -75,7 +76,7 @@ class World:
         return held[0]
 
     def from_main(self, act: Callable[[], Any]) -> Any:
-        """Rank 0 acts, and every rank has the answer; where it raises an NsaError, every rank does."""
+        """Rank 0 acts, and every rank has the answer; where it raises, every rank does."""
         error: NsaError | None = None
         value: Any = None
         if self.is_main:
@@ -83,8 +84,13 @@ class World:
                 value = act()
             except NsaError as raised:
                 error = raised
+            except Exception as raised:
+                self.broadcast((None, NsaError(f"rank 0 failed: {raised!r:.300}. Its own output says more")))
+                raise
         value, error = self.broadcast((value, error))
         if error is not None:
+            # A rank that ended now would take the answer with it from those that are still reading it.
+            self.barrier()
             raise error
         return value
 

@@ -2,11 +2,17 @@
 
     NsaError                  1
     ├── ConfigError           2  the configuration is wrong or impossible
+    ├── CursorMismatchError   2  a saved place in the data belongs to other data (nsa.data.cursor)
     ├── NonFiniteError        3  the loss or the gradient became NaN or infinite
+    │   └── StepNotFiniteError   … with the step's numbers (nsa.optimization)
     ├── DataSourceError       4  the source of the text is out of reach
-    └── StopRequestedError   75  stopped on request, state saved, resume later
+    ├── StopRequestedError   75  stopped on request, state saved, resume later
+    ├── CacheError            1  the user's cache cannot be written (nsa.cache)
+    ├── CheckpointError       1  a checkpoint could not be written, or is not whole (nsa.checkpoint)
+    └── RankLostError         1  another rank ended, or is stuck elsewhere (nsa.distributed)
 
-Messages say what happened, the value seen, and what to do.
+Those that one module alone raises are defined there. Messages say what happened, the value seen, and what to
+do.
 """
 
 from __future__ import annotations

@@ -203,8 +203,7 @@ class Loop:
                     {
                         "identity": session.identity,
                         "history": vars(session.history),
-                        "threads": torch.get_num_threads(),
-                        "torch": torch.__version__,
+                        "rounding": resume.rounding(self._config, self._device),
                     },
                 )
             )

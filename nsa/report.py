@@ -123,7 +123,10 @@ class Report:
         if self._tensorboard_dir is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._events = SummaryWriter(str(self._tensorboard_dir), purge_step=first_step + 1)
+            try:
+                self._events = SummaryWriter(str(self._tensorboard_dir), purge_step=first_step + 1)
+            except OSError as error:
+                self.line(f"warning: no TensorBoard events: {self._tensorboard_dir}: {error.strerror}")
 
     def line(self, text: str) -> None:
         """A plain line."""

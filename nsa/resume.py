@@ -73,6 +73,27 @@ def check_identity(checkpoint: Checkpoint, now: Mapping[str, Any], allowed: Coll
     return notes
 
 
+def rounding(config: Config, device: Device) -> dict[str, Any]:
+    """What a run may change and still be the same, but for the last digits."""
+    return {
+        "device": device.name,
+        "torch": torch.__version__,
+        "compile": config.train.compile,
+        # Sums are split over threads: another number of them rounds differently.
+        **({} if device.is_cuda else {"threads": torch.get_num_threads()}),
+    }
+
+
+def compare_rounding(checkpoint: Checkpoint, now: Mapping[str, Any]) -> list[str]:
+    """A line for each change, since the user may count on exactness."""
+    then = checkpoint.manifest.get("rounding", {})
+    return [
+        f"resume: {name} is now {value}, was {then.get(name)}: equal to rounding, not to the bit"
+        for name, value in now.items()
+        if value != then.get(name)
+    ]
+
+
 def _first_change(then: Any, now: Any, where: str = "") -> tuple[str, Any, Any] | None:
     if isinstance(then, dict) and isinstance(now, dict):
         for key in {**then, **now}:

@@ -10,10 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from nsa import evaluation, resume
-from nsa.checkpoint import Store
+from nsa.checkpoint import CheckpointError, Store
 from nsa.data import build_tokenizer, open_stream
 from nsa.device import make_deterministic
 from nsa.errors import ConfigError
@@ -138,6 +136,7 @@ def build(place: Place) -> Session:
         telemetry.stage("resume")
         if checkpoint and own:
             _restore(checkpoint, own["generators"], model, optimization, device)
+            notes += _leave_later_ones_behind(checkpoint, place, store)
         optimization.wrap()
         undo.pop_all()
     for line in _introduction(place, model, notes, checkpoint):
@@ -178,12 +177,15 @@ def _vocabulary(config: Config, tokenizer: Tokenizer) -> int:
 
 def _find_checkpoint(place: Place, store: Store, report: Report) -> Checkpoint | None:
     """What `--resume` means: verified by the first rank, and told to all."""
-    found: Checkpoint | None = place.world.from_main(
-        lambda: resume.find(place.options.resume, store, report.line)
-    )
-    if found is not None:
-        # Before the data is opened: a place in it means nothing to another number of ranks.
-        resume.check_identity(found, {"world_size": place.world.world_size}, ())
+
+    def find() -> Checkpoint | None:
+        found = resume.find(place.options.resume, store, report.line)
+        if found is not None:
+            # Before the data is opened: a place in it means nothing to another number of ranks.
+            resume.check_identity(found, {"world_size": place.world.world_size}, ())
+        return found
+
+    found: Checkpoint | None = place.world.from_main(find)
     return found
 
 
@@ -209,10 +211,7 @@ def _held_out(place: Place, tokenizer: Tokenizer, vocab_size: int) -> evaluation
 def _check(checkpoint: Checkpoint, place: Place, identity: dict[str, Any]) -> list[str]:
     """Refuse what makes this another run; return what the user should know."""
     notes = resume.check_identity(checkpoint, identity, place.options.allow_changed)
-    threads, now = checkpoint.manifest.get("threads"), torch.get_num_threads()
-    if not place.device.is_cuda and threads != now:
-        # Sums are split over threads: another number of them rounds differently.
-        notes.append(f"resume: torch has {now} threads, had {threads}: equal to rounding now, not to the bit")
+    notes += resume.compare_rounding(checkpoint, resume.rounding(place.config, place.device))
     if checkpoint.step > place.config.train.steps:
         raise ConfigError(
             f"{checkpoint.path}: is past train.steps ({place.config.train.steps})."
@@ -224,14 +223,28 @@ def _check(checkpoint: Checkpoint, place: Place, identity: dict[str, Any]) -> li
 def _restore(
     checkpoint: Checkpoint, generators: Any, model: Transformer, optimization: Optimization, device: Device
 ) -> None:
-    model.load_state_dict(checkpoint.part("model"))
+    weights, moments = checkpoint.part("model"), checkpoint.part("optimizer")
     optimizer = optimization.optimizer
     # The groups' settings are this configuration's; of the checkpoint's, only the moments count.
     settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(checkpoint.part("optimizer"))
+    try:
+        model.load_state_dict(weights)
+        optimizer.load_state_dict(moments)
+    except (RuntimeError, ValueError, KeyError) as error:
+        first = (str(error).splitlines() or ["no reason given"])[0]
+        raise CheckpointError(
+            f"{checkpoint.path}: does not fit this model: {first} Resume with the nsa that wrote it"
+        ) from error
     for group, own in zip(optimizer.param_groups, settings, strict=True):
         group.update(own)
     resume.restore_generators(generators, device)
+
+
+def _leave_later_ones_behind(checkpoint: Checkpoint, place: Place, store: Store) -> list[str]:
+    """This run's checkpoints past the one it continues from are another course of it, or are damaged."""
+    own = checkpoint.path.parent.resolve() == store.root.resolve()
+    aside = place.world.from_main(lambda: store.set_aside(after=checkpoint.step if own else -1))
+    return [] if aside is None else [f"resume: this folder's other checkpoints are in {aside} now"]
 
 
 def _introduction(

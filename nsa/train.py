@@ -80,6 +80,9 @@ def _run(options: Options) -> None:
     distributed.prepare_environment(out)
 
     emit.stage("import")
+    # OpenMP reads it when torch loads it. A thread that waits for the others sleeps: spinning is ten times
+    # slower where others use the cores too, and such a run looks hung (decision 0007).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from nsa import device as devices
 
     devices.prepare_environment()
@@ -137,6 +140,9 @@ def output_folder(options: Options, config: Config, world: World) -> Path:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out: {out}: cannot be made: {error.strerror}. Choose another folder") from error
+    if not os.access(out, os.R_OK | os.W_OK | os.X_OK):
+        # Now, and not at the first checkpoint, hours later.
+        raise ConfigError(f"--out: {out}: cannot be written to. Mend its permissions, or choose another")
     return out
 
 

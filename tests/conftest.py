@@ -1,10 +1,23 @@
-"""Shared by all tests: the `needs` marker."""
+"""Shared by all tests: the `needs` marker, and `--beyond-base` for what the base environments did not run."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.support import needs
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--beyond-base", action="store_true", help="only tests that need more than the harness's own packages"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--beyond-base"):
+        kept = [item for item in items if not needs.is_base(item)]
+        config.hook.pytest_deselected(items=[item for item in items if needs.is_base(item)])
+        items[:] = kept
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -78,6 +78,9 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+_NEEDED = ("prometheus_client", "psutil", "rich")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -101,6 +104,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("HARNESS_TRACEBACK"):
             raise
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing in _NEEDED:
+            print(
+                f"harness: {missing} is not installed beside {sys.executable}: what is installed there with "
+                "--no-deps is for trainers that emit. Use the harness of another environment, or install it "
+                "here with what it needs",
+                file=sys.stderr,
+            )
+            return HarnessError.exit_status
         print(
             f"harness: a fault of the harness itself ({type(error).__name__}: {error}). "
             "Please report it, with what HARNESS_TRACEBACK=1 shows",

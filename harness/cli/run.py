@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.cli import options
 from harness.errors import HarnessError, UsageError
 from harness.supervise import policy
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FAILED = 125
-_DEFAULT_PORT = 14090
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 _EPILOG = """\
 The command's output goes straight into DIR/log/output.log, which the harness follows: closing the terminal,
@@ -59,15 +57,21 @@ def add_parser(subparsers: Any) -> None:
     where.add_argument(
         "--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of new runs (runs)"
     )
-    where.add_argument("--name", help="name of a new run (from the command's configuration or script)")
+    where.add_argument(
+        "--name",
+        type=options.name,
+        metavar="NAME",
+        help="name of a new run (from the command's configuration or script)",
+    )
     where.add_argument(
         "--run-id",
+        type=options.name,
         metavar="ID",
         help="id of the run, the same on all nodes (TORCHELASTIC_RUN_ID, SLURM_JOB_ID, or made)",
     )
     where.add_argument(
         "--log-keep",
-        type=_size,
+        type=options.size,
         default=2**30,
         metavar="SIZE",
         help="keep so much of the command's newest output (1G)",
@@ -78,52 +82,24 @@ def add_parser(subparsers: Any) -> None:
     )
     stall.add_argument(
         "--max-restarts",
-        type=_count,
+        type=options.restarts,
         default=policy.DEFAULT_MAX_RESTARTS,
         metavar="N",
         help=f"with --on-stall restart ({policy.DEFAULT_MAX_RESTARTS})",
     )
-    stall.add_argument(
-        "--stall-timeout",
-        metavar="STAGE=SECONDS,...",
-        help="limits of your own, instead of those learned from the run",
-    )
+    options.add_stall_timeout(stall)
     stall.add_argument(
         "--grace",
-        type=_seconds,
+        type=options.seconds,
         default=policy.TERM_GRACE_SECONDS,
         metavar="SECONDS",
         help=f"between SIGTERM and SIGKILL ({policy.TERM_GRACE_SECONDS:g})",
     )
     metrics = parser.add_argument_group("metrics")
-    metrics.add_argument(
-        "--metrics-port",
-        type=_port,
-        default=_DEFAULT_PORT,
-        metavar="PORT",
-        help="14090; 0: any free one; off: none",
-    )
-    metrics.add_argument(
-        "--metrics-address", default="127.0.0.1", metavar="ADDRESS", help="where to listen (127.0.0.1)"
-    )
-    metrics.add_argument(
-        "--metrics-token-file",
-        type=Path,
-        metavar="FILE",
-        help="scrapers have to show this token; for other addresses",
-    )
-    metrics.add_argument(
-        "--metrics-certificate", type=Path, nargs=2, metavar=("CHAIN", "KEY"), help="serve by TLS; PEM files"
-    )
-    metrics.add_argument(
-        "--port-taken",
-        choices=("next", "fail"),
-        default="next",
-        help="if it is: take a free one, or end (next)",
-    )
+    options.add_metrics(metrics)
     metrics.add_argument(
         "--linger",
-        type=_seconds,
+        type=options.seconds,
         default=0.0,
         metavar="SECONDS",
         help="serve so long after the end, or until scraped (0)",
@@ -163,34 +139,3 @@ def _command(rest: Sequence[str]) -> tuple[str, ...]:
     if not rest[1:] or not rest[1]:
         raise UsageError("no command behind the two dashes", remedy="harness run -- nsa train CONFIG")
     return tuple(rest[1:])
-
-
-def _size(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 500M or 2G")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
-
-
-def _count(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of restarts: write 0 or more")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds: write 0 or more")
-    return value
-
-
-def _port(text: str) -> int | None:
-    if text == "off":
-        return None
-    if not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: write a number up to 65535, or off")
-    return int(text)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
+from harness.render.text import single_line
 
 if TYPE_CHECKING:
     from harness.supervise.standing import Standing
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"harness status: {error}", file=sys.stderr)
         return 2
     if args.json:
-        print(json.dumps(standing.document(), indent=1, ensure_ascii=False))
+        print(json.dumps(standing.document(), indent=1))
     else:
         print("\n".join(lines(standing)))
     return 0
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 def lines(standing: Standing) -> list[str]:
     """What a user reads."""
     record = standing.record
-    found = [f"{standing.state.upper()} · {standing.sentence}", ""]
+    found = [f"{standing.state.upper()} · {single_line(standing.sentence)}", ""]
     rows: list[tuple[str, str]] = [("run", f"{record.run_id} · {standing.path}")]
     rows.append(("command", shlex.join(record.command)))
     if standing.pid is not None:
@@ -85,7 +86,7 @@ def lines(standing: Standing) -> list[str]:
         rows.append(("metrics", standing.metrics_address))
     rows.append(("log", str(standing.log)))
     rows.extend(("note", note) for note in standing.notes)
-    found.extend(f"  {label:<10}{text}" for label, text in rows)
+    found.extend(f"  {label:<10}{single_line(text)}" for label, text in rows)
     return found
 
 

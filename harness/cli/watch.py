@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from harness.cli.run import _DEFAULT_PORT, _port
+from harness.cli import options
 
 _EPILOG = """\
 Follows the process's records (if its environment names a HARNESS_RUN_DIR), else its log and what it uses;
@@ -32,59 +32,30 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("pid", type=_pid, metavar="PID", help="its process id, or that of its launcher")
+    parser.add_argument(
+        "pid", type=options.pid, metavar="PID", help="its process id, or that of its launcher"
+    )
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="the run directory that it writes to")
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where incidents go otherwise (runs)"
     )
-    parser.add_argument(
-        "--stall-timeout",
-        metavar="STAGE=SECONDS,...",
-        help="limits of your own, instead of those learned from the run",
-    )
-    parser.add_argument(
-        "--metrics-port",
-        type=_port,
-        default=_DEFAULT_PORT,
-        metavar="PORT",
-        help="14090; 0: any free; off: none",
-    )
-    parser.add_argument(
-        "--metrics-address", default="127.0.0.1", metavar="ADDRESS", help="where to listen (127.0.0.1)"
-    )
-    parser.add_argument(
-        "--metrics-token-file", type=Path, metavar="FILE", help="scrapers have to show this token"
-    )
-    parser.add_argument(
-        "--port-taken",
-        choices=("next", "fail"),
-        default="next",
-        help="if it is: take a free one, or end (next)",
-    )
+    options.add_stall_timeout(parser)
+    options.add_metrics(parser)
     parser.add_argument("--quiet", action="store_true", help="say only what happens")
 
 
 def run(args: argparse.Namespace) -> int:
     """Watch until it ends."""
     from harness.detect import Overrides
-    from harness.serve import read_token
+    from harness.supervise.serving import MetricsOptions
     from harness.supervise.watching import Watching, WatchOptions
     from harness.watch import foreign
 
-    options = WatchOptions(
+    chosen = WatchOptions(
         overrides=Overrides.parse(args.stall_timeout),
         run_dir=args.run_dir,
         runs=args.runs,
-        metrics_port=args.metrics_port,
-        metrics_address=args.metrics_address,
-        metrics_token=read_token(args.metrics_token_file, os.environ),
-        port_taken_fails=args.port_taken == "fail",
+        metrics=MetricsOptions.of(args, os.environ),
         quiet=args.quiet,
     )
-    return Watching(foreign.find(args.pid), options).watch()
-
-
-def _pid(text: str) -> int:
-    if not text.isdigit() or not 0 < int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is no process id")
-    return int(text)
+    return Watching(foreign.find(args.pid), chosen).watch()

@@ -1,11 +1,13 @@
 """GPUs through NVML, in a child that can be killed: a sick driver answers never.
 
-`read_gpus` is for everyone; `python -m harness.collect.gpu` is the child. Not covered: torch's view of
-its memory.
+`read_gpus` asks once; `python -m harness.collect.gpu` is its child. With `--serve` the child stays and
+answers each line on stdin with a line of JSON, until stdin ends: for who asks again and again
+(`supervise.gpus`). Not covered: torch's view of its memory.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_NO_DRIVER = Missing(reason="unavailable", detail="no NVIDIA driver")
+NO_DRIVER = Missing(reason="unavailable", detail="no NVIDIA driver")
+NO_BINDING = Missing(reason="unavailable", detail="nvidia-ml-py is not installed")
 # Any of these where a driver is loaded: Linux, Tegra, WSL. Without them no child is started for nothing.
 _DRIVER_MARKS = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/nvhost-ctrl", "/dev/nvgpu", "/dev/dxg")
 
@@ -29,10 +32,15 @@ _DRIVER_MARKS = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/nvhost-ctrl", "/
 ANSWER: Any = Reading[tuple[Gpu, ...]] | Missing
 
 
+def driver_is_there() -> bool:
+    """Whether an NVIDIA driver is loaded; without one there is nothing to ask."""
+    return any(map(os.path.exists, _DRIVER_MARKS))
+
+
 def read_gpus(seconds: float) -> Reading[tuple[Gpu, ...]] | Missing:
     """All GPUs that NVML shows, within `seconds`."""
-    if not any(map(os.path.exists, _DRIVER_MARKS)):
-        return _NO_DRIVER
+    if not driver_is_there():
+        return NO_DRIVER
     try:
         done = run([sys.executable, "-m", "harness.collect.gpu"], seconds, max_bytes=2**20, env=python_env())
     except OSError as error:
@@ -52,13 +60,13 @@ def query() -> Piece[tuple[Gpu, ...]]:
     try:
         import pynvml
     except ImportError:
-        return Missing(reason="unavailable", detail="nvidia-ml-py is not installed")
+        return NO_BINDING
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         known = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
         if getattr(error, "value", None) in known:
-            return _NO_DRIVER
+            return NO_DRIVER
         return Missing(reason="unavailable", detail=f"NVML: {error}")
     try:
         count = pynvml.nvmlDeviceGetCount()
@@ -105,5 +113,15 @@ def _text(name: str | bytes) -> str:
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
 
 
+def serve() -> None:
+    """Answer until stdin ends, which it does with whoever asks, however that ends."""
+    for _ in sys.stdin.buffer:
+        sys.stdout.write(json.dumps(codec.encode(query())) + "\n")
+        sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    sys.stdout.buffer.write(codec.dumps(query()))
+    if sys.argv[1:] == ["--serve"]:
+        serve()
+    else:
+        sys.stdout.buffer.write(codec.dumps(query()))

@@ -2,8 +2,8 @@
 
 The first sample is `nonblocking` for every process: it always returns. Later ones block, for their
 locals, where all threads of the process are in R or S and the first dump succeeded; where blocking fails
-the sample falls back to `nonblocking`. What was denied is not asked for again. Not covered: the dump
-itself (`stacks`).
+the sample falls back to `nonblocking`. What was denied is not asked for again, nor a py-spy that did not
+even answer without pausing: the time is better spent on the rest. Not covered: the dump itself (`stacks`).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Ladder:
         found = self._at("nonblocking", deadline)
         self._climbed = True
         if isinstance(found, Missing):
-            if found.reason == "denied" or found in _FINAL:
+            if found.reason in ("denied", "timed_out") or found in _FINAL:
                 self._final = found
             return found
         limit = limit or self._no_more

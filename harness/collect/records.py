@@ -47,18 +47,22 @@ def run_json(run_dir: Path | None, owners: Collection[int]) -> dict[str, Json]:
 
 
 def heartbeats(run_dir: Path | None, pids: Collection[int]) -> tuple[dict[str, Json], ...]:
-    """The heartbeats of all ranks here, by rank."""
+    """The heartbeats of all ranks on this machine, by rank; other nodes may share the directory."""
     if run_dir is None:
         raise NotSeen(_NO_RUN)
     from harness.watch import heartbeat
+    from harness.watch.procstat import boot_id
 
     found = []
+    here = boot_id()
     paths = sorted((run_dir / "ranks").glob("*.beat"))
     for path in paths:
         try:
             beat = heartbeat.read(path)
         except (HarnessError, OSError):
             continue  # not a heartbeat, or of another version: the others still count
+        if beat.boot_id and here and beat.boot_id != here:
+            continue  # its pid and its monotonic times mean nothing here
         if len(paths) <= MAX_RECORDS or beat.pid in pids:
             found.append(plain(dataclasses.asdict(beat)))
     if not found:

@@ -265,6 +265,8 @@ class Screen:
         now = self._clock.monotonic()
         if self._live or self._quiet or not due or self._view is None or now < self._next_plain:
             return ""
+        if self._view.status != "running":
+            return ""  # how it ended is said in words
         self._next_plain = now + PLAIN_SECONDS
         return plain_line(self._view, now_wall_seconds=self._clock.wall()) + "\n"
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.notices import IncidentClosed, IncidentOpened
 from harness.render.text import single_line
-from harness.supervise.notices import IncidentClosed, IncidentOpened
+from harness.rundir import INCIDENTS
 
 if TYPE_CHECKING:
-    from harness.supervise.notices import Notice
+    from pathlib import Path
+
+    from harness.notices import Notice
 
 
 def notice_lines(notice: Notice, shown_run: str) -> list[str]:
@@ -38,6 +41,11 @@ def _opened(notice: IncidentOpened, shown_run: str) -> list[str]:
         return lines
     if notice.problem:
         lines.append(f"  evidence is incomplete: {single_line(notice.problem)}")
-    folder = f"{shown_run}/incidents/{notice.path.name}"
-    lines.append(f"  evidence  {folder}   explain it again: harness explain {folder}")
-    return lines
+    folder = f"{shown_run}/{'/'.join(_inside_run(notice.path))}"
+    # One to a line: both are there to be copied, also from a narrow terminal.
+    return [*lines, f"  evidence  {folder}", f"  explain it again: harness explain {folder}"]
+
+
+def _inside_run(path: Path) -> tuple[str, ...]:
+    """`incidents/001`, or `incidents/on-node-b/001` where nodes share the directory."""
+    return path.parts[-2:] if path.parent.name == INCIDENTS else path.parts[-3:]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from harness.errors import HarnessError
 from harness.rundir import seconds_of
 from harness.supervise.execution import explain
 from harness.supervise.tree import Identity, Tree, identify
+from harness.supervise.waiting import wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _KEEPER = Path(__file__).with_name("keeper.py")
 _START_DEADLINE_SECONDS = 30.0  # for a fork and an exec; a program on a network file system may take a while
+_KILLED_DEADLINE_SECONDS = 5.0
 _RECORD_DEADLINE_SECONDS = 2.0  # between the death of an adopted command and its keeper's note of it
 
 
@@ -111,7 +112,12 @@ def start(
     it gets a session of its own, where no closing terminal can reach it, and an empty standard input.
     """
     ours, theirs = socket.socketpair()
-    log = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        log = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise HarnessError(
+            f"{output}: the log cannot be written: {error.strerror}", remedy="Make room, or mend its rights"
+        ) from None
     try:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_KEEPER), title, str(theirs.fileno())],
@@ -122,6 +128,11 @@ def start(
             pass_fds=[theirs.fileno()],
             start_new_session=not terminal,
         )
+    except OSError as error:
+        raise HarnessError(
+            f"no process can be started for the command: {error.strerror}",
+            remedy="Look at the limits on processes (ulimit -u) and at the memory",
+        ) from None
     finally:
         os.close(log)
         theirs.close()
@@ -132,7 +143,9 @@ def start(
         "attempt": attempt,
         "record": str(record),
     }
-    ours.sendall(json.dumps(order).encode() + b"\n")
+    ours.settimeout(_START_DEADLINE_SECONDS)
+    with contextlib.suppress(OSError):  # that it says nothing is noticed below
+        ours.sendall(json.dumps(order).encode() + b"\n")
     child = StartedChild(ours, process)
     child.wait_for_start(command, environment)
     return child
@@ -170,12 +183,13 @@ class StartedChild:
         """Wait for the exec; CannotExecuteError or NotFoundError where it failed."""
         end = time.monotonic() + _START_DEADLINE_SECONDS
         while not self.root.pid and not self._problem and not self._closed and time.monotonic() < end:
-            select.select([self._channel], [], [], 0.5)
+            wait_readable([self._channel], 0.5)
             self._receive()
         if self.root.pid:
             return
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # in state D, on a dead disk
+            self._process.wait(_KILLED_DEADLINE_SECONDS)
         self.close()
         if self._problem:
             raise explain(command, self._problem, environment)

@@ -39,6 +39,10 @@ class AlreadySupervisedError(HarnessError):
         )
 
 
+class ForeignFolderError(UsageError):
+    """A directory full of something else."""
+
+
 class RunFile:
     """The record of a run on disk, replaced atomically; may be used from several threads."""
 
@@ -68,7 +72,8 @@ class RunFile:
         target = self.run.record
         partial = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            partial.write_text(self._record.to_json(), encoding="utf-8")
+            # An argument that is no UTF-8 comes back as it was: \udc.. is how JSON writes it.
+            partial.write_text(self._record.to_json(), encoding="utf-8", errors="backslashreplace")
             partial.replace(target)
         except OSError:
             with contextlib.suppress(OSError):
@@ -129,16 +134,22 @@ def _point_latest(runs: Path, target: str) -> None:
 def prepare(path: Path) -> RunDirectory:
     """A directory named by the user: made, if need be; refused where it holds something else than a run."""
     with _explained(path):
-        if path.is_dir() and not (path / "run.json").exists():
-            foreign = sorted(each.name for each in path.iterdir() if each.name not in _OURS)
-            if foreign:
-                raise UsageError(
-                    f"{path}: not a run directory, and not empty ({foreign[0]} is in it)",
-                    remedy="Name an empty or a new directory, or one that `harness run` made",
-                )
+        refuse_foreign(path)
         run = RunDirectory(path)
         run.make_folders()
     return run
+
+
+def refuse_foreign(path: Path) -> None:
+    """ForeignFolderError where `path` is a directory that holds something else than a run."""
+    if not path.is_dir() or (path / "run.json").exists():
+        return
+    foreign = sorted(each.name for each in path.iterdir() if each.name not in _OURS)
+    if foreign:
+        raise ForeignFolderError(
+            f"{path}: not a run directory, and not empty ({foreign[0]} is in it)",
+            remedy="Name an empty or a new directory, or one that `harness run` made",
+        )
 
 
 @contextlib.contextmanager

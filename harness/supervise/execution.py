@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,9 +35,13 @@ def check(command: Sequence[str], environment: Mapping[str, str]) -> None:
     """Refuse what plainly cannot run before a run directory is made for it; exec has the last word."""
     program = command[0]
     found = program if "/" in program else shutil.which(program, path=environment.get("PATH"))
-    if found is None or not Path(found).exists():
+    try:
+        is_folder = found is not None and stat.S_ISDIR(os.stat(found).st_mode)  # noqa: PTH116 -- one look
+    except OSError as error:
+        raise explain(command, error.errno or errno.ENOENT, environment) from None
+    if found is None:
         raise explain(command, errno.ENOENT, environment)
-    if Path(found).is_dir() or not os.access(found, os.X_OK):
+    if is_folder or not os.access(found, os.X_OK):
         raise explain(command, errno.EACCES, environment)
 
 
@@ -61,12 +66,16 @@ def explain(command: Sequence[str], number: int, environment: Mapping[str, str])
         return NotFoundError(
             f"{program}: {where}", remedy=hint or "Check its spelling, or activate its environment"
         )
-    if found and Path(found).is_dir():
+    if found and os.path.isdir(found):  # noqa: PTH112 -- pathlib's raises where a folder above is closed
         return CannotExecuteError(f"{program}: a directory", remedy="Name a program")
     if number == errno.ENOEXEC:
         return CannotExecuteError(
             f"{program}: neither a program of this machine nor a script with a #! line",
             remedy=f"Name its interpreter: harness run -- {_guess(program)} {program}",
+        )
+    if number == errno.EACCES and found and not os.path.exists(found):  # noqa: PTH110 -- as above
+        return CannotExecuteError(
+            f"{program}: a folder above it is closed to this user", remedy="Check the rights of its folders"
         )
     if number == errno.EACCES:
         return CannotExecuteError(

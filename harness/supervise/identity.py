@@ -109,12 +109,13 @@ def name_of(command: Sequence[str]) -> str:
     return clean_name(Path(command[0]).stem) or "run"
 
 
-def shared_run_id(environment: Mapping[str, str]) -> str | None:
-    """The id that all nodes of one job agree on, from torchrun's or Slurm's environment; None without either.
+def shared_run_id(environment: Mapping[str, str], command: Sequence[str] = ()) -> str | None:
+    """The id that all nodes of one job agree on, from torchrun or Slurm; None without either.
 
+    torchrun tells its ranks TORCHELASTIC_RUN_ID; to us, who start torchrun, its `--rdzv-id` tells the same.
     A job that Slurm requeued runs again under its old id: the restart count tells the two apart.
     """
-    elastic = environment.get("TORCHELASTIC_RUN_ID")
+    elastic = environment.get("TORCHELASTIC_RUN_ID") or _rendezvous_id(command)
     if elastic and elastic != "none":  # torchrun's default when nobody named the job
         return clean_name(elastic) or None
     job = environment.get("SLURM_JOB_ID")
@@ -124,6 +125,18 @@ def shared_run_id(environment: Mapping[str, str]) -> str | None:
     return clean_name(
         f"slurm-{job}" + (f".{step}" if step else "") + (f"-r{restart}" if restart != "0" else "")
     )
+
+
+def _rendezvous_id(command: Sequence[str]) -> str | None:
+    """What a torchrun on the command line is told with --rdzv-id."""
+    words = list(command)
+    launcher = ("torchrun", "torch.distributed.run")
+    at = next((index for index, word in enumerate(words) if word.rpartition("/")[2] in launcher), None)
+    for word, after in zip(words[at:], [*words[at:][1:], ""], strict=True) if at is not None else ():
+        option, equals, value = word.partition("=")
+        if option in ("--rdzv-id", "--rdzv_id"):
+            return value if equals else after
+    return None
 
 
 def new_run_id(directory_name: str) -> str:

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from harness.notices import IncidentClosed, IncidentDismissed, IncidentOpened, Notice, Suspected
 from harness.supervise.gather import Gathered, Gathering
 from harness.supervise.incidentstore import MAX_BYTES, MAX_KEPT, Incident, IncidentStore
-from harness.supervise.notices import IncidentClosed, IncidentDismissed, IncidentOpened, Notice, Suspected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -142,6 +142,7 @@ class Incidents:
             if gathered is None:
                 return ()
             if gathered.moved:
+                self.errors.update(gathered.errors)  # what failed, failed, whatever became of the suspicion
                 return (self._dismiss(stall, stall.suspicion, self._clock.wall()),)
             notices.append(self._open(stall, stall.suspicion, gathered, stall.gathering.out))
             stall.gathering = None

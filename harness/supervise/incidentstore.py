@@ -151,7 +151,7 @@ def _write(path: Path, text: str) -> None:
     """Whole or not at all: a full disk must not leave half a JSON."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
         partial.replace(path)
     except OSError:
         with contextlib.suppress(OSError):

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import os
 import queue
-import select
 import signal
 import time
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from harness.supervise import child as children
 from harness.supervise import policy
 from harness.supervise.child import Child, Ended, signal_name, tree_of
 from harness.supervise.clearing import KILLED_DEADLINE_SECONDS, clear_away
+from harness.supervise.waiting import wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,12 +32,11 @@ if TYPE_CHECKING:
     from harness.supervise.watcher import Watcher
 
 FAILED = 125
+INTERRUPTED = 130
+_INTERRUPTS = (signal.SIGINT, signal.SIGQUIT)
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 _TICK_SECONDS = 1.0  # at rest: only to notice what sends no event
 _POLL_SECONDS = 0.1  # where there is nothing to wait on
-_LEAVING_SECONDS = (
-    1.0  # what the command left behind may end by itself: workers notice that their parent is gone
-)
 _FINISH_DEADLINE_SECONDS = 10.0  # for the watcher's last look
 
 
@@ -65,14 +64,17 @@ class Supervisor:
         self._inbox, self._watcher = inbox, watcher
         self._interrupts = 0
         self._asked_to_stop = False
-        self._grace_seconds = options.grace_seconds
         self._kill_at: float | None = None
+        self._kills = 0
         self._ended_by: str | None = None
 
     def run(self) -> int:
         """The whole run; the exit status of `harness run`."""
         if self._opened.leftover is not None:
             self._clear(children.adopt(self._opened.run, self._opened.leftover))
+            if self._asked_to_stop:
+                self._watcher.say("not started: it was asked to stop before")
+                return INTERRUPTED
         alive = self._opened.alive
         child = children.adopt(self._opened.run, alive) if alive else self._start()
         endings: list[policy.Ending] = []
@@ -86,18 +88,18 @@ class Supervisor:
             self._clear(child)
             endings.append(self._ending(ended))
             decision = policy.after_ending(self._options.policy, endings)
-            if isinstance(decision, policy.End):
-                break
-            self._watcher.say(f"attempt {number} {ended} · {decision.why}")
-            if not self._pause(decision.after_seconds):
-                break
-            self._kill_at, self._ended_by = None, None
-            child = self._start()
-        if isinstance(decision, policy.End) and decision.why:
-            self._watcher.say(decision.why)
-        self._watcher.finish(ended, ended_by, _FINISH_DEADLINE_SECONDS)
-        self._linger()
-        return decision.exit_status if isinstance(decision, policy.End) else endings[-1].exit_status
+            if isinstance(decision, policy.Restart):
+                self._watcher.say(f"attempt {number} {ended} · {decision.why}")
+                if self._pause(decision.after_seconds):
+                    self._kill_at, self._kills, self._ended_by = None, 0, None
+                    child = self._start()
+                    continue
+                decision = policy.End(exit_status=endings[-1].exit_status)
+            if decision.why:
+                self._watcher.say(decision.why)
+            self._watcher.finish(ended, ended_by, _FINISH_DEADLINE_SECONDS)
+            self._linger()
+            return decision.exit_status
 
     def _ending(self, ended: Ended) -> policy.Ending:
         return policy.Ending(
@@ -112,9 +114,8 @@ class Supervisor:
         """Wait before a restart; False where somebody asked us to stop meanwhile."""
         end = time.monotonic() + seconds
         while not self._asked_to_stop and (left := end - time.monotonic()) > 0:
-            select.select([self._inbox], [], [], left)
-            if any(number in _STOPPING for number in self._inbox.drain()):
-                self._asked_to_stop = True
+            wait_readable([self._inbox], left)
+            self._between_commands()
         return not self._asked_to_stop
 
     def _start(self) -> Child:
@@ -162,9 +163,14 @@ class Supervisor:
             return self._serve(child)
         except Exception as error:  # noqa: BLE001 -- see above
             self._watcher.failed("supervision", error)
-            while (ended := child.poll()) is None:
-                time.sleep(_POLL_SECONDS)
-            return ended
+        while (ended := child.poll()) is None:
+            time.sleep(_POLL_SECONDS)
+            for number in self._inbox.drain():  # Ctrl-C works whatever else does not
+                self._asked_to_stop = self._asked_to_stop or number in _STOPPING
+                self._interrupts += number in _INTERRUPTS
+                if number not in (signal.SIGTSTP, signal.SIGHUP):
+                    _send(child.root, signal.SIGKILL if self._interrupts > 1 else number)
+        return ended
 
     def _serve(self, child: Child) -> Ended:
         """Pass on what comes, until the command itself has ended."""
@@ -178,9 +184,7 @@ class Supervisor:
                 self._on_signal(number, child.root, tree)
             self._obey(tree)
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
-                self._watcher.say(f"not ended within {self._grace_seconds:g} s of SIGTERM: killing it")
-                tree.kill()
-                self._kill_at = time.monotonic() + KILLED_DEADLINE_SECONDS
+                self._kill(tree)
 
     def _wait(self, child: Child, seconds: float) -> None:
         """Until something happens, or `seconds` are over, or something is due."""
@@ -191,8 +195,7 @@ class Supervisor:
             seconds = min(seconds, _POLL_SECONDS)
         if self._kill_at is not None:
             seconds = min(seconds, max(0.0, self._kill_at - time.monotonic()))
-        with contextlib.suppress(InterruptedError):
-            select.select(waited_on, [], [], seconds)
+        wait_readable(waited_on, seconds)
 
     def _obey(self, tree: Tree) -> None:
         with contextlib.suppress(queue.Empty):
@@ -202,12 +205,18 @@ class Supervisor:
                     continue  # it is being ended already
                 self._ended_by = "stall"
                 self._watcher.say(f"ending the command: {demand.why}")
-                self._end(tree, demand.grace_seconds)
+                tree.terminate()
+                self._kill_at = time.monotonic() + self._options.grace_seconds
 
-    def _end(self, tree: Tree, grace_seconds: float) -> None:
-        tree.terminate()
-        self._grace_seconds = grace_seconds
-        self._kill_at = time.monotonic() + grace_seconds
+    def _kill(self, tree: Tree) -> None:
+        """Again and again: what is in state D dies once it leaves it. Said once."""
+        if self._kills == 0:
+            self._watcher.say(f"not ended within {self._options.grace_seconds:g} s of SIGTERM: killing it")
+        elif self._kills == 1:
+            self._watcher.say("SIGKILL has not ended it yet (state D: it waits for a disk or a driver)")
+        self._kills += 1
+        tree.kill()
+        self._kill_at = time.monotonic() + KILLED_DEADLINE_SECONDS
 
     def _on_signal(self, number: int, root: Identity, tree: Tree) -> None:
         name = signal_name(number)
@@ -215,7 +224,7 @@ class Supervisor:
             self._stop_all(tree)
         elif number == signal.SIGHUP:
             self._watcher.hang_up()
-        elif number in (signal.SIGINT, signal.SIGQUIT):
+        elif number in _INTERRUPTS:
             self._interrupts += 1
             self._asked_to_stop = True
             self._ended_by = "interrupt"
@@ -243,12 +252,26 @@ class Supervisor:
             elif not _in_foreground():
                 _send(root, number)
 
-    def _stop_all(self, tree: Tree) -> None:
+    def _between_commands(self) -> bool:
+        """Act on signals while there is no command to pass them on to; True where the user interrupts."""
+        numbers = self._inbox.drain()
+        for number in numbers:
+            if number == signal.SIGTSTP:
+                self._stop_all(None)
+            elif number == signal.SIGHUP:
+                self._watcher.hang_up()
+            elif number in _STOPPING:
+                self._asked_to_stop = True
+        return any(number in _INTERRUPTS for number in numbers)
+
+    def _stop_all(self, tree: Tree | None) -> None:
         before = time.monotonic()
         self._watcher.suspend()
-        tree.stop()
+        if tree is not None:
+            tree.stop()
         self._inbox.stop_ourselves()
-        tree.resume()
+        if tree is not None:
+            tree.resume()
         self._watcher.resumed(time.monotonic() - before)
 
     def _clear(self, child: Child) -> None:
@@ -263,9 +286,7 @@ class Supervisor:
     def _wait_clearing(self, child: Child, seconds: float) -> bool:
         """Wait a little; True where the user lost patience."""
         self._wait(child, min(seconds, _POLL_SECONDS))
-        hurried = any(number in (signal.SIGINT, signal.SIGQUIT) for number in self._inbox.drain())
-        self._asked_to_stop = self._asked_to_stop or hurried
-        return hurried
+        return self._between_commands()
 
     def _how(self, ended: Ended) -> str:
         return self._ended_by or (signal_name(ended.signal) if ended.signal else "itself")
@@ -284,10 +305,10 @@ class Supervisor:
         )
 
     def _linger(self) -> None:
-        while self._watcher.lingers():
-            select.select([self._inbox], [], [], _POLL_SECONDS)
-            if any(number in _STOPPING for number in self._inbox.drain()):
-                break
+        self._asked_to_stop = False
+        while self._watcher.lingers() and not self._asked_to_stop:
+            wait_readable([self._inbox], _POLL_SECONDS)
+            self._between_commands()
 
 
 def _send(root: Identity, number: int) -> None:

@@ -10,19 +10,21 @@ Not here: reading records (`watch.ranks`) and logs (`watch.logtail`), and acting
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.detect import Detector, Limit, Overrides
+from harness.notices import IncidentDismissed, Notice
 from harness.supervise.eventlog import EventLog
 from harness.supervise.gather import DEADLINE_SECONDS, Gathering
 from harness.supervise.incidents import Incidents
-from harness.supervise.notices import IncidentDismissed, Notice
+from harness.supervise.tree import Identity
 from harness.watch.activity import CommandProgress, TreeActivity
+from harness.watch.procstat import boot_id
 from harness.watch.progress import Progress, from_heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from harness.clock import Clock
     from harness.detect import Suspicion
@@ -58,7 +60,7 @@ class Observer:
         self._clock = clock
         self._overrides = overrides or Overrides()
         self._deadline = collect_deadline_seconds
-        self._boot_id = _boot_id()
+        self._boot_id = boot_id()
         self._detector = Detector(self._overrides)
         self._command: Command | None = None
         self._command_progress: CommandProgress | None = None
@@ -177,13 +179,9 @@ class Observer:
 
     def _target(self, suspicion: Suspicion) -> tuple[int, int]:
         """The command's first process, whose whole tree is looked at; a rank's own where that is gone."""
-        if self._command is not None and Path(f"/proc/{self._command.pid}").exists():
-            return self._command.pid, self._command.start_time_ticks
+        command = self._command
+        if command is not None:
+            root = Identity(pid=command.pid, start_time_ticks=command.start_time_ticks or None)
+            if root.alive():  # that very process: its pid may be a stranger's by now
+                return command.pid, command.start_time_ticks
         return self._progress[suspicion.rank].incarnation
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

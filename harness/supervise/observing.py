@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from harness.clock import SYSTEM
+from harness.notices import IncidentOpened, Notice
 from harness.rundir import utc
 from harness.supervise import policy, summary, viewing
 from harness.supervise.child import tree_of
 from harness.supervise.describing import Describing
-from harness.supervise.notices import IncidentOpened, Notice
+from harness.supervise.gpus import GpuWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,6 +77,7 @@ class Observing:
         self._ranks: Ranks | None = None
         self._log: LogFollower | None = None
         self._observer: Observer | None = None
+        self._gpus: GpuWatch | None = None
         self._usage = viewing.Usage()
         self._child: Child | None = None
         self._tree: Tree | None = None
@@ -104,6 +106,8 @@ class Observing:
         self._closing.set()
         if self._server is not None:
             self._server.close()
+        if self._gpus is not None:
+            self._gpus.close()
         self._screen.close()
 
     def attempt_started(self, child: Child, attempt: int) -> None:
@@ -204,6 +208,8 @@ class Observing:
         self._guard("records", self._open_ranks)
         self._guard("log", self._open_log)
         self._guard("observer", lambda: self._observe(child, attempt))
+        if self._gpus is None:
+            self._gpus = self._guard("gpus", lambda: GpuWatch(clock=SYSTEM))
         self._guard("watching", self._tick)
 
     def _open_ranks(self) -> None:
@@ -262,6 +268,8 @@ class Observing:
         if observer is not None and self._ended is None:
             grown = self._update.grown_bytes if self._update is not None else 0
             self._tell(self._guard("observer", lambda: observer.tick(self._states, grown)) or ())
+        if self._gpus is not None:
+            self._guard("gpus", self._gpus.poll)
         self._view = self._guard("view", self._look) or self._view
         if self._view is not None:
             self._screen.show(self._view)
@@ -279,6 +287,7 @@ class Observing:
             log=self._update,
             observer=self._observer,
             usage=(None, None) if self._states else self._usage.of(self._tree),
+            gpus=self._gpus,
         )
 
     def _show_log(self, update: LogUpdate | None) -> None:

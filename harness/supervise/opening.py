@@ -17,7 +17,8 @@ from harness.errors import UsageError
 from harness.rundir import LATEST, Attempt, RunDirectory, RunRecord, host_name, utc
 from harness.supervise import claim, execution, identity
 from harness.supervise.child import ending, read_exit_record, signal_name
-from harness.supervise.tree import Identity, boot_id, identify
+from harness.supervise.tree import Identity, identify
+from harness.watch.procstat import boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +50,7 @@ class Opened:
     command: tuple[str, ...]
     alive: Attempt | None  # its command runs on, without a supervisor: to be adopted
     leftover: Attempt | None  # its command ended, but not all that it started: to be cleared away first
+    elsewhere: str | None = None  # the host that the last attempt began on, if it may still run there
     named: Path  # the directory as the user named it
 
     def shown_path(self) -> str:
@@ -92,7 +94,7 @@ def open_run(request: Request) -> Opened:
 def _share(request: Request, held: claim.AlreadySupervisedError) -> RunDirectory:
     """This node's share of a run that another node of the same job holds; else raises `held`."""
     assert request.run_dir is not None
-    ours = request.run_id or identity.shared_run_id(request.environment)
+    ours = request.run_id or identity.shared_run_id(request.environment, request.command)
     if held.host == host_name() or ours is None:
         raise held
     first = RunDirectory(request.run_dir)
@@ -111,7 +113,7 @@ def _begin(run: RunDirectory, lock: claim.SupervisorLock, request: Request, *, n
             remedy="Put the command behind two dashes: harness run --run-dir DIR -- COMMAND",
         )
     kept, struck = identity.strike_out(request.command)
-    run_id = request.run_id or identity.shared_run_id(request.environment)
+    run_id = request.run_id or identity.shared_run_id(request.environment, request.command)
     record = RunRecord(
         run_id=run_id or identity.new_run_id(run.path.resolve().name),
         name=request.name or identity.name_of(request.command),
@@ -156,7 +158,9 @@ def _continue(run: RunDirectory, lock: claim.SupervisorLock, request: Request, r
             f"pid {alive.pid}, {shlex.join(alive.command)}",
             remedy=f"`harness run --run-dir {run.path}` supervises it again; to end it: kill {alive.pid}",
         )
-    file = claim.RunFile(run, settle(run, record))
+    settled = settle(run, record)
+    last = settled.last_attempt
+    file = claim.RunFile(run, settled)
     with contextlib.suppress(OSError):  # a full disk must not keep a training from being looked after
         file.update(
             boot_id=boot_id(),
@@ -173,6 +177,9 @@ def _continue(run: RunDirectory, lock: claim.SupervisorLock, request: Request, r
         command=command,
         alive=alive,
         leftover=None if alive else _last_if(record, "keeper_pid", "keeper_start_time_ticks"),
+        elsewhere=record.host
+        if last is not None and last.ended_at is None and record.host != host_name()
+        else None,
         named=run.path,
     )
 

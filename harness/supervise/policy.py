@@ -67,10 +67,9 @@ class GoOn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndTree:
-    """SIGTERM to the whole tree, then SIGKILL after `grace_seconds`."""
+    """SIGTERM to the whole tree, then SIGKILL."""
 
     why: str
-    grace_seconds: float = TERM_GRACE_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

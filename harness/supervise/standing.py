@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import HarnessError, RecordError
 from harness.rundir import Attempt, RunDirectory, RunRecord, host_name
 from harness.supervise.opening import alive_attempt, settle
-from harness.supervise.tree import Identity, boot_id, read_stat
+from harness.supervise.tree import Identity
+from harness.watch.procstat import boot_id, read_stat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,11 +158,13 @@ def stand(path: Path) -> Standing:
     record = settle(run, run.read())
     beats, notes = _beats(run)
     opened, count = _incidents(run)
-    here = record.host == host_name() and record.boot_id in (None, boot_id())
-    supervised = here and record.supervisor_pid is not None and _supervisor(record).alive()
+    here = record.host == host_name()
+    same_boot = here and record.boot_id in (None, boot_id())  # else all processes of then are gone
+    supervised = same_boot and record.supervisor_pid is not None and _supervisor(record).alive()
     alive = alive_attempt(record)
     state, sentence = _state(run, record, alive, here=here, supervised=supervised, stalled=bool(opened))
-    if alive is not None and alive.pid and (read_stat(alive.pid) or "?")[0] in "Tt":
+    process = read_stat(alive.pid) if alive is not None and alive.pid else None
+    if alive is not None and process is not None and process.state in "Tt":
         notes += (f"pid {alive.pid} is stopped (SIGSTOP, Ctrl-Z or a debugger): kill -CONT {alive.pid}",)
     age = max((_age(each) for each in beats), default=None)
     return Standing(
@@ -246,7 +249,7 @@ def _incidents(run: RunDirectory) -> tuple[tuple[str, ...], int]:
 
     opened, count = [], 0
     with contextlib.suppress(OSError):
-        for folder in sorted(run.incidents.iterdir()):
+        for folder in (each for one in run.incidents_of_all() for each in sorted(one.iterdir())):
             with contextlib.suppress(OSError, HarnessError):
                 incident = parse_incident(
                     (folder / INCIDENT_FILE).read_text(encoding="utf-8", errors="replace")

@@ -11,12 +11,10 @@ import contextlib
 import signal
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import psutil
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from harness.watch.procstat import read_stat
 
 _PIDS_SECONDS = 2.5
 _MOST_ROUNDS = 20  # a tree that forks as fast as we signal it is walked this often
@@ -32,39 +30,15 @@ class Identity:
     def alive(self) -> bool:
         """Whether this very process is there and not a zombie."""
         found = read_stat(self.pid)
-        if found is None or found[0] in "ZX":
+        if found is None or found.ended:
             return False
-        return self.start_time_ticks is None or found[1] == self.start_time_ticks
-
-
-def parse_stat(text: str) -> tuple[str, int]:
-    """State letter and start time (field 22, in ticks) of the text of /proc/PID/stat."""
-    fields = text.rpartition(")")[2].split()  # the name, in parentheses, may contain anything
-    return fields[0], int(fields[19])
-
-
-def read_stat(pid: int) -> tuple[str, int] | None:
-    """As parse_stat, of a living pid; None where there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:  # noqa: PTH123 -- called often
-            return parse_stat(stat.read())
-    except (OSError, ValueError, IndexError):
-        return None
+        return self.start_time_ticks is None or found.start_time_ticks == self.start_time_ticks
 
 
 def identify(pid: int) -> Identity:
     """The identity of the process that has `pid` now."""
     found = read_stat(pid)
-    return Identity(pid=pid, start_time_ticks=found[1] if found else None)
-
-
-def boot_id() -> str | None:
-    """Which boot of this machine it is: start times mean nothing across boots."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 -- as read_stat
-            return file.read().strip()
-    except OSError:
-        return None
+    return Identity(pid=pid, start_time_ticks=found.start_time_ticks if found else None)
 
 
 class Tree:
@@ -144,15 +118,13 @@ class Tree:
 
 
 def describe(process: psutil.Process) -> str:
-    """`python (pid 4711)`."""
-    return f"{_try(process.name, 'process')} (pid {process.pid})"
-
-
-def _try(read: Callable[[], str], otherwise: str) -> str:
+    """`python (pid 4711)`; not psutil's name, which may read the command line and so hang on a state D."""
     try:
-        return read()
-    except psutil.Error:
-        return otherwise
+        with open(f"/proc/{process.pid}/comm", encoding="utf-8", errors="replace") as comm:  # noqa: PTH123 -- as above
+            name = comm.read().strip()
+    except OSError:
+        name = "process"
+    return f"{name} (pid {process.pid})"
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -163,7 +135,8 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def _is_stopped(process: psutil.Process) -> bool:
-    return _try(process.status, "") == psutil.STATUS_STOPPED
+    found = read_stat(process.pid)
+    return found is not None and found.state == "T"
 
 
 def _send(process: psutil.Process, number: int) -> bool:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import psutil
 
+from harness.supervise.gpus import COLLECTOR as GPUS
 from harness.view import CommandView, RankState, RunView
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from harness.rundir import RunRecord
     from harness.supervise.child import Child, Ended
+    from harness.supervise.gpus import GpuWatch
     from harness.supervise.observer import Observer
     from harness.supervise.tree import Tree
     from harness.watch.logtail import LogUpdate
@@ -62,7 +65,6 @@ def info_of(record: RunRecord, cwd: Path) -> Mapping[str, str]:
         "git": commit[:12] + ("-dirty" if commit and record.git.get("dirty") else ""),
         "host": record.host,
         "torch": command.get("packages", {}).get("torch", ""),
-        "device": "",
     }
 
 
@@ -86,6 +88,7 @@ def view_of(
     log: LogUpdate | None,
     observer: Observer | None,
     usage: tuple[int | None, float | None],
+    gpus: GpuWatch | None,
 ) -> RunView:
     """The run as it is now."""
     silent = observer.progress.get(None) if observer is not None else None
@@ -99,7 +102,7 @@ def view_of(
         status=status_of(ended),
         host=record.host,
         target_steps=record.target_steps,
-        info=info,
+        info=with_device(info, gpus, ranks),
         ranks=ranks,
         command=CommandView(
             alive=ended is None,
@@ -115,10 +118,28 @@ def view_of(
         stalled_since_wall_seconds=incident.last_progress_at_seconds if incident else None,
         last_checkpoint_wall_seconds=followed.checkpoints.last_wall_seconds if followed else None,
         checkpoint_interval_seconds=followed.checkpoints.interval_seconds if followed else None,
-        collect_errors=observer.collect_errors if observer else {},
+        gpus=gpus.readings if gpus is not None else (),
+        collect_errors=collect_errors(observer, gpus),
         log_bytes=log.size_bytes if log is not None else None,
         log_growth_wall_seconds=log.last_growth_wall_seconds if log is not None else None,
     )
+
+
+def with_device(
+    info: Mapping[str, str], gpus: GpuWatch | None, ranks: tuple[RankState, ...]
+) -> Mapping[str, str]:
+    """The labels of trainer_run_info with the device, as far as that can be told."""
+    if gpus is None:
+        return info
+    return {**info, "device": gpus.device(state.heartbeat.pid for state in ranks)}
+
+
+def collect_errors(observer: Observer | None, gpus: GpuWatch | None) -> Mapping[str, int]:
+    """Readings that failed, by collector."""
+    counted = Counter(observer.collect_errors if observer is not None else {})
+    if gpus is not None and gpus.errors:
+        counted[GPUS] += gpus.errors
+    return counted
 
 
 def status_of(ended: Ended | None) -> str:

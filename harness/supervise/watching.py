@@ -7,7 +7,6 @@ is known of the target (`watch.foreign`), and the command's options (`cli.watch`
 from __future__ import annotations
 
 import contextlib
-import select
 import signal
 import time
 from dataclasses import dataclass
@@ -15,15 +14,16 @@ from typing import TYPE_CHECKING
 
 from harness.clock import SYSTEM
 from harness.errors import UsageError
-from harness.metrics import TrainerCollector
 from harness.render.screen import Screen
 from harness.render.stall import notice_lines
 from harness.render.text import single_line
 from harness.rundir import Attempt, RunDirectory, RunRecord, host_name, utc
-from harness.serve import PortTakenError, Server
-from harness.supervise import claim, identity
+from harness.supervise import claim, identity, viewing
+from harness.supervise.gpus import GpuWatch
 from harness.supervise.observer import Command, Observer
+from harness.supervise.serving import MetricsOptions, serve
 from harness.supervise.signals import SignalInbox
+from harness.supervise.waiting import wait_readable
 from harness.view import CommandView, RunView
 from harness.watch.activity import descendants, read_counters
 from harness.watch.logtail import LogFollower
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.detect import Overrides
+    from harness.serve import Server
     from harness.view import RankState
     from harness.watch.foreign import Foreign
 
@@ -47,10 +48,7 @@ class WatchOptions:
     overrides: Overrides
     run_dir: Path | None
     runs: Path
-    metrics_port: int | None
-    metrics_address: str
-    metrics_token: str | None
-    port_taken_fails: bool
+    metrics: MetricsOptions
     quiet: bool
 
 
@@ -72,6 +70,7 @@ class Watching:
         self._observer = Observer(
             self.run, clock=SYSTEM, overrides=options.overrides, attempt=self._attempt, records=self._records
         )
+        self._gpus = GpuWatch(clock=SYSTEM)
         self._view: RunView | None = None
         self._server: Server | None = None
         self._screen = Screen(log_name=", ".join(map(str, target.logs)) or "its log")
@@ -83,7 +82,7 @@ class Watching:
         try:
             # Before the first line: whoever reads it may press Ctrl-C.
             with SignalInbox() as inbox:
-                self._serve()
+                self._server = serve(self._options.metrics, lambda: self._view, self._say)
                 self._greet()
                 self._observer.command_started(
                     Command(
@@ -98,6 +97,7 @@ class Watching:
         finally:
             self._screen.close()
             self._observer.close()
+            self._gpus.close()
             self._ranks.close()
             for log in self._logs:
                 log.close()
@@ -111,8 +111,7 @@ class Watching:
             self._tick(alive)
             if not alive:
                 return self._ended()
-            with contextlib.suppress(InterruptedError):
-                select.select([inbox], [], [], TICK_SECONDS)
+            wait_readable([inbox], TICK_SECONDS)
             for number in inbox.drain():
                 if number == signal.SIGTSTP:
                     self._screen.pause()
@@ -129,6 +128,7 @@ class Watching:
                 self._say(line)
         for line in (*self._ranks.take_problems(), *(line for update in updates for line in update.notices)):
             self._say(line)
+        self._gpus.poll()
         self._view = self._snapshot(alive)
         if not self._options.quiet:
             self._screen.show(self._view)
@@ -168,31 +168,6 @@ class Watching:
         if self._records is None:
             self._say("  no records: it does not say HARNESS_RUN_DIR; its log and its activity have to do")
 
-    def _serve(self) -> None:
-        options = self._options
-        if options.metrics_port is None:
-            return
-        collector = TrainerCollector(lambda: self._view)
-        for port in (options.metrics_port, 0):
-            self._server = Server(
-                collector,
-                lambda: self._view,
-                address=options.metrics_address,
-                port=port,
-                token=options.metrics_token,
-            )
-            try:
-                self._server.start()
-            except PortTakenError as error:
-                self._server = None
-                if options.port_taken_fails:
-                    raise
-                self._say(f"{error}; taking a free one")
-                continue
-            for warning in self._server.warnings:
-                self._say(warning)
-            return
-
     def _snapshot(self, alive: bool) -> RunView:
         command = self._observer.command_progress
         stalled = self._observer.open_incident
@@ -205,7 +180,7 @@ class Watching:
             started_wall_seconds=first.opened_wall_seconds if first else self._started_at,
             status="running" if alive else "finished",
             host=self._record.host,
-            info={"name": self._record.name, "host": self._record.host},
+            info=viewing.with_device({"name": self._record.name}, self._gpus, self._states),
             ranks=self._states,
             command=None
             if command is None
@@ -220,7 +195,8 @@ class Watching:
             stalls=self._observer.stalls,
             last_incident_wall_seconds=self._observer.last_incident_wall_seconds,
             stalled_since_wall_seconds=stalled.last_progress_at_seconds if stalled else None,
-            collect_errors=self._observer.collect_errors,
+            gpus=self._gpus.readings,
+            collect_errors=viewing.collect_errors(self._observer, self._gpus),
         )
 
 
@@ -240,7 +216,8 @@ def _place(
         )
     if records is not None and (options.run_dir is not None or target.run_dir_is_ours):
         run = RunDirectory(records)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, *([] if options.run_dir else [claim.ForeignFolderError])):
+            claim.refuse_foreign(records)
             run.make_folders()
             try:
                 return records, run, claim.SupervisorLock(run), str(records)

@@ -18,11 +18,11 @@ Not here: heartbeats (`progress`), limits (`detect`), and why nothing moves.
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.watch.procstat import read_stat
 from harness.watch.progress import COMMAND_STAGE, Progress
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ PERIOD_SECONDS = 5.0
 # Counting switches opens a file per thread: enough of them to see a download, not all of a thousand.
 MAX_THREADS = 128
 
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
@@ -47,12 +45,6 @@ class Counters:
     cpu_seconds: float
     io_bytes: int | None
     switches: int | None
-
-
-def parse_stat(data: bytes) -> tuple[int, float]:
-    """Start time in ticks and CPU seconds from /proc/PID/stat; names may hold spaces and brackets."""
-    fields = data[data.rindex(b")") + 2 :].split()
-    return int(fields[19]), (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
 
 def parse_io(data: bytes) -> int:
@@ -72,15 +64,16 @@ def parse_switches(data: bytes) -> int:
 def read_counters(pid: int, proc: Path = Path("/proc")) -> tuple[int, Counters] | None:
     """Start time and counters of a process; None when it is gone."""
     folder = proc / str(pid)
-    try:
-        start, cpu = parse_stat((folder / "stat").read_bytes())
-    except (OSError, ValueError, IndexError):
+    process = read_stat(pid, proc)
+    if process is None:
         return None
     try:
         moved: int | None = parse_io((folder / "io").read_bytes())
     except (OSError, ValueError, KeyError):
         moved = None  # another user's process
-    return start, Counters(cpu_seconds=cpu, io_bytes=moved, switches=_read_switches(folder))
+    return process.start_time_ticks, Counters(
+        cpu_seconds=process.cpu_seconds, io_bytes=moved, switches=_read_switches(folder)
+    )
 
 
 def _read_switches(folder: Path) -> int | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.watch.activity import descendants
-from harness.watch.ranks import parse_stat
+from harness.watch.procstat import read_stat
 
 _VARIABLE = "HARNESS_RUN_DIR"
 _FIND = "List candidates with: pgrep -af python"
@@ -37,22 +37,21 @@ class Foreign:
 
     def alive(self, proc: Path = Path("/proc")) -> bool:
         """Whether this very process is there and has not ended."""
-        try:
-            found = parse_stat((proc / str(self.pid) / "stat").read_bytes())
-        except (OSError, ValueError, IndexError):
-            return False
-        return found.start_time_ticks == self.start_time_ticks and found.state not in "ZX"
+        found = read_stat(self.pid, proc)
+        return found is not None and found.start_time_ticks == self.start_time_ticks and not found.ended
 
 
 def find(pid: int, proc: Path = Path("/proc")) -> Foreign:
     """Look at process `pid`; NoTargetError where there is nothing to watch."""
     folder = proc / str(pid)
+    process = read_stat(pid, proc)
+    if process is None:
+        raise NoTargetError(f"there is no process {pid}", remedy=_FIND)
     try:
-        process = parse_stat((folder / "stat").read_bytes())
         command = _strings(folder / "cmdline")
-    except (OSError, ValueError, IndexError):
+    except OSError:  # it ended in between
         raise NoTargetError(f"there is no process {pid}", remedy=_FIND) from None
-    if process.state in "ZX":
+    if process.ended:
         raise NoTargetError(f"process {pid} has ended already (its parent has not taken note)", remedy=_FIND)
     if not command:
         raise NoTargetError(f"process {pid} is a kernel thread, not a training", remedy=_FIND)

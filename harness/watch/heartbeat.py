@@ -125,6 +125,12 @@ class Reader:
         self._totals: tuple[float, ...] | None = None if next_row else _NO_SECONDS
         self._stage: StageEntry | None = None
 
+    @property
+    def boot_id(self) -> str:
+        """Of the machine that the record was written on, and of its boot."""
+        found: str = self._header["boot_id"]
+        return found
+
     def read(self) -> Heartbeat:
         """The state now."""
         for _ in range(_TRIES):

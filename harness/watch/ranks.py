@@ -11,7 +11,6 @@ import os
 import re
 import resource
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from harness.view import RankState, RankTotals
 from harness.watch.checkpoints import CheckpointTimes
 from harness.watch.drain import MetricsLog, Tally
 from harness.watch.heartbeat import Heartbeat, Reader
+from harness.watch.procstat import ProcessStat, boot_id, read_stat
 
 if TYPE_CHECKING:
     from harness.clock import Clock
@@ -30,29 +30,6 @@ _NAME = re.compile(r"(\d+)\.beat")
 _SLICE = 256  # ranks read per poll: a thousand of them cost four polls, not a tenth of a core
 _YOUNG_SECONDS = 2.0  # a folder changed so lately may change again within the same tick of its mtime
 _SPARE_DESCRIPTORS = 256
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessStat:
-    """What one read of /proc/PID/stat tells."""
-
-    state: str
-    start_time_ticks: int
-    cpu_seconds: float
-    resident_bytes: int
-
-
-def parse_stat(data: bytes) -> ProcessStat:
-    """The text of /proc/PID/stat; the name, in parentheses, may hold anything."""
-    fields = data[data.rindex(b")") + 2 :].split()
-    return ProcessStat(
-        state=fields[0].decode("ascii"),
-        start_time_ticks=int(fields[19]),
-        cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND,
-        resident_bytes=int(fields[21]) * _PAGE_BYTES,
-    )
 
 
 class _Rank:
@@ -69,6 +46,8 @@ class _Rank:
 
 class Ranks:
     """The ranks of one run directory on this machine.
+
+    Nodes may share the directory: each looks after the ranks that run on it, and passes over the others'.
 
     Args:
         run_dir: the run directory; `ranks/` in it need not exist yet.
@@ -88,7 +67,7 @@ class Ranks:
         self._next = 0
         self._listed: tuple[int, int] | None = None  # mtime and inode of the folder, once it can be trusted
         self._metrics = MetricsLog(run_dir / "metrics.jsonl") if record else None
-        self._boot_id = _boot_id(proc)
+        self._boot_id = boot_id(proc)
         self._said: dict[str, str] = {}
         self._problems: list[str] = []
         self._attempt = -1  # the newest seen
@@ -163,13 +142,24 @@ class Ranks:
             rank.reader = None
         try:
             reader = Reader(self._folder / name)
+            if self._is_elsewhere(reader):
+                reader.close()
+                rank.inode, rank.state = inode, None
+                return
         except RecordError as error:
+            if _leads_nowhere(self._folder / name):
+                rank.inode = rank.state = None
+                return
             self._say(name, str(error))
             rank.inode = rank.state = None  # another look when the folder changes
             return
         rank.tally.restart()
         rank.reader, rank.inode = reader, inode
         self._said.pop(name, None)
+
+    def _is_elsewhere(self, reader: Reader) -> bool:
+        """Whether the record is another machine's, or from before this one was started again."""
+        return bool(reader.boot_id and self._boot_id and reader.boot_id != self._boot_id)
 
     def _due(self) -> list[str]:
         if len(self._order) <= _SLICE:
@@ -215,15 +205,10 @@ class Ranks:
 
     def _process(self, heartbeat: Heartbeat) -> ProcessStat | None:
         """The process that wrote the record, if it lives; a zombie does not."""
-        if heartbeat.boot_id != self._boot_id and heartbeat.boot_id and self._boot_id:
+        process = read_stat(heartbeat.pid, self._proc)
+        if process is None or process.ended or process.start_time_ticks != heartbeat.start_time_ticks:
             return None
-        try:
-            with open(f"{self._proc}/{heartbeat.pid}/stat", "rb", 0) as file:  # noqa: PTH123 (called often)
-                process = parse_stat(file.read())
-        except (OSError, ValueError, IndexError):
-            return None
-        same = process.start_time_ticks == heartbeat.start_time_ticks
-        return process if same and process.state not in "ZX" else None
+        return process
 
     def _say(self, key: str, problem: str) -> None:
         if self._said.get(key) != problem:
@@ -232,11 +217,9 @@ class Ranks:
             del self._problems[:-100]
 
 
-def _boot_id(proc: Path) -> str:
-    try:
-        return (proc / "sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
+def _leads_nowhere(path: Path) -> bool:
+    """A link into the memory of another machine: a record on a network file system stands there."""
+    return path.is_symlink() and not path.exists()
 
 
 def _allow_descriptors(records: int) -> None:

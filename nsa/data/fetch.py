@@ -37,7 +37,13 @@ def fetch(data: DataConfig, out: Path, documents: int, progress: Callable[[str],
     """
     if documents < 1:
         raise ConfigError(f"documents: {documents} is less than 1. Ask for at least one")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not out.name:
+        raise ConfigError(f"out: {out} cannot be replaced as a whole. Name a new folder")
+    try:
+        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except OSError as error:
+        raise ConfigError(f"out: cannot read {out}: {error.strerror}. Name another folder") from error
+    if taken:
         raise ConfigError(f"out: {out} exists already. Name a new folder, or remove it first")
     meter = Meter(sources.label(data), data.stall_timeout_seconds)
 

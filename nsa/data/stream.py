@@ -2,7 +2,7 @@
 
 Every rank reads and packs the same stream and keeps sequences r, r + W, r + 2W, … of it, so that W ranks
 together see exactly what one process sees at the same global batch (docs/decisions/0003-data-cursor.md).
-Single-threaded and lazy; the thread that runs it ahead is nsa.data.prefetch.
+Single-threaded and lazy; the thread that runs it ahead is nsa.data.readahead.
 """
 
 from __future__ import annotations

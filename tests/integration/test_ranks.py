@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness.clock import SYSTEM
-from harness.watch.ranks import Ranks, parse_stat
+from harness.watch.procstat import parse_stat
+from harness.watch.ranks import Ranks
 from tests.support.emitting import emitting as program
 from tests.support.env import clean_env
 from tests.support.wait import wait_for

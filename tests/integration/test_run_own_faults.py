@@ -18,6 +18,7 @@ _BREAK = """
 import sys
 if "run" in sys.argv and "harness" in " ".join(getattr(sys, "orig_argv", sys.argv)):
     import {module} as module
+    whole = module.{name}
     def broken(*_, **__):
         {fault}
     module.{name} = broken
@@ -38,6 +39,7 @@ def _broken(folder: Path, module: str, name: str, fault: str = RAISE) -> dict[st
         ("harness.watch.logtail", "LogFollower.poll", "log"),
         ("harness.supervise.observer", "Observer.tick", "observer"),
         ("harness.supervise.observer", "Observer.__init__", "observer"),
+        ("harness.supervise.gpus", "GpuWatch.poll", "gpus"),
         ("harness.supervise.viewing", "view_of", "view"),
         ("harness.supervise.summary", "summary_line", "summary"),
         ("harness.metrics", "TrainerCollector", "metrics"),
@@ -66,6 +68,34 @@ def test_a_broken_part_is_said_in_a_line_and_the_training_ends_as_it_likes(
         assert "a fault of ours" in (run.directory / "log" / "harness.log").read_text()
 
 
+@pytest.mark.parametrize(
+    ("numbers", "status"),
+    [((signal.SIGTERM,), 75), ((signal.SIGINT, signal.SIGINT), 137)],
+    ids=["asked to end", "interrupted twice"],
+)
+def test_signals_reach_the_command_even_where_supervision_itself_broke(
+    tmp_path: Path, numbers: tuple[signal.Signals, ...], status: int
+) -> None:
+    env = _broken(tmp_path / "site", "harness.supervise.loop", "Supervisor._serve")
+    source = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('heard'))\n"
+        "print('begun')\nwhile True: time.sleep(0.05)"
+    )
+    run = runs.start(tmp_path / "run", *runs.python(source), env=env)
+    try:
+        run.wait_for_log("begun")
+        for at, number in enumerate(numbers):
+            if at:
+                run.wait_for_log("heard")
+            run.process.send_signal(number)
+        found, _ = run.end()
+    finally:
+        run.clean_up()
+    assert found == status
+
+
 def test_signals_reach_the_command_while_the_observing_side_hangs(tmp_path: Path) -> None:
     env = _broken(
         tmp_path / "site", "harness.watch.logtail", "LogFollower.poll", "import time; time.sleep(1000)"
@@ -85,6 +115,28 @@ def test_signals_reach_the_command_while_the_observing_side_hangs(tmp_path: Path
         run.clean_up()
     assert status == 75
     assert "does not answer" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("subprocess.Popen", "11, 'Resource temporarily unavailable'", "no process can be started"),
+        ("os.open", "28, 'No space left on device'", "the log cannot be written: No space left on device"),
+    ],
+)
+def test_where_nothing_can_be_started_the_reason_is_said(
+    tmp_path: Path, name: str, error: str, words: str
+) -> None:
+    # Broken only from where the command is started on: the run directory needs files too.
+    fault = f"""if sys._getframe(1).f_globals["__name__"] == "harness.supervise.child":
+            raise OSError({error})
+        return whole(*_, **__)"""
+    env = _broken(tmp_path / "site", "harness.supervise.child", name, fault)
+    run = runs.start(tmp_path / "run", "true", env=env)
+    status, text = run.end()
+    assert status == 125
+    assert words in text.splitlines()[-1]
+    assert "fault of the harness" not in text
 
 
 def test_a_fault_before_anything_runs_is_one_line_and_125(tmp_path: Path) -> None:

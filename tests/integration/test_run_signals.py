@@ -33,20 +33,6 @@ while True: time.sleep(0.05)
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., runs.Run]]:
-    started = []
-
-    def begin(*command: str, **kwargs: object) -> runs.Run:
-        directory = kwargs.pop("directory", tmp_path / "run")
-        started.append(runs.start(directory, *command, **kwargs))
-        return started[-1]
-
-    yield begin
-    for each in started:
-        each.clean_up()
-
-
-@pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
     opened = Terminal(cwd=tmp_path, env=clean_env(tmp_path, TERM="xterm"))
     yield opened

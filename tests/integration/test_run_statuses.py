@@ -13,25 +13,11 @@ import pytest
 from tests.support import run as runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 
 _GLIBC = 0b11 << 31  # signals 32 and 33 are glibc's own; its posix_spawn leaves them ignored
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., runs.Run]]:
-    started = []
-
-    def begin(*command: str, **kwargs: object) -> runs.Run:
-        directory = kwargs.pop("directory", tmp_path / "run")
-        started.append(runs.start(directory, *command, **kwargs))
-        return started[-1]
-
-    yield begin
-    for each in started:
-        each.clean_up()
 
 
 @pytest.mark.parametrize(
@@ -107,6 +93,7 @@ def _script(path: Path, text: str, mode: int) -> str:
         (lambda d: "no-such-command-anywhere", 127, "no such command on PATH"),
         (lambda d: str(d / "missing.py"), 127, "no such file"),
         (str, 126, "a directory"),
+        (lambda d: f"{d}/{'n' * 300}", 126, "File name too long"),
         (lambda d: _script(d / "plain.py", "print(1)", 0o644), 126, "not executable"),
         (lambda d: _script(d / "bare.py", "print(1)", 0o755), 126, "with a #! line"),
         (lambda d: _script(d / "bad.sh", "#!/no/such/interpreter\n", 0o755), 127, "/no/such/interpreter"),
@@ -122,6 +109,17 @@ def test_what_cannot_be_executed_is_said_in_one_line(
     assert words in text.splitlines()[-1]
     assert len(text.splitlines()) <= 2  # which run it was; and why it is none
     assert "Traceback" not in text
+
+
+def test_an_argument_that_is_no_text_is_passed_on_and_remembered(start: Callable[..., runs.Run]) -> None:
+    odd = b"caf\xe9".decode("utf-8", "surrogateescape")
+    run = start("echo", odd)
+    assert run.end()[0] == 0
+    assert run.record()["command"] == ["echo", odd]
+    again = start()
+    assert again.end()[0] == 0
+    assert (run.directory / "log" / "output.log").read_bytes() == b"caf\xe9\n" * 2
+    assert runs.status(run.directory)["command"] == ["echo", odd]
 
 
 def test_a_mistyped_command_leaves_no_run_behind(tmp_path: Path) -> None:

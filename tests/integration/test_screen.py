@@ -288,6 +288,17 @@ def test_into_a_pipe_go_plain_lines_without_escapes():
     assert len(plain) == 1
 
 
+def test_once_it_has_ended_no_plain_line_follows_the_summary():
+    reading, writing = os.pipe()
+    screen = Screen(descriptor=writing, environ={}, encoding="utf-8")
+    screen.show(views.view(status="finished"))
+    screen.line("finished · 400 steps")
+    wait_for(lambda: select.select([reading], [], [], 0)[0], what="the summary")
+    screen.close()
+    os.close(writing)
+    assert read_all(reading) == "finished · 400 steps\n"
+
+
 def test_the_plain_line_comes_again_after_a_while(monkeypatch):
     monkeypatch.setattr(screens, "PLAIN_SECONDS", 0.2)
     monkeypatch.setattr(screens, "REFRESH_SECONDS", 0.05)

@@ -13,7 +13,9 @@ import threading
 import time
 
 import pytest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from harness import serve
 from harness.clock import SYSTEM
@@ -202,7 +204,7 @@ def test_tls(start, tmp_path):
     assert connection.getresponse().status == 200
     connection.close()
     with pytest.raises(UsageError, match="not a certificate"):
-        Server(TrainerCollector(lambda: None), lambda: None, certificate=(key, certificate))
+        Server(TrainerCollector(lambda: None), lambda: None, certificate=(key, certificate), port=0)
 
 
 def test_a_taken_port_says_who_has_it(start):
@@ -275,28 +277,30 @@ def test_a_request_without_end_is_cut_off(start):
     assert get(server)[0] == 200
 
 
-def test_clients_that_never_read_are_cut_off_and_hold_up_nobody(start, monkeypatch):
-    monkeypatch.setattr(serve, "REPLY_SECONDS", 600.0)
+class Huge(Collector):
+    """More than the kernel buffers on any connection."""
+
+    def collect(self):
+        yield GaugeMetricFamily("huge", "x" * 20_000_000, value=1)
+
+
+def test_clients_that_never_read_are_cut_off_and_hold_up_nobody(monkeypatch):
+    monkeypatch.setattr(serve, "REPLY_SECONDS", 600.0)  # so that it is not time that ends them
     monkeypatch.setattr(serve, "CLOSE_SECONDS", 600.0)
-    server = start(
-        views.view(*(views.state(rank) for rank in range(500)))
-    )  # megabytes: no kernel buffers them
-    body = get(server)[1]
-    assert len(body) > 1_000_000
-    before = resident_bytes()
+    server = Server(Huge(), views.view, port=0)
+    server.start()
     clients = []
     try:
+        before = resident_bytes()
         for _ in range(2 * serve.MAX_REPLIES):
-            client = socket.socket()
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.connect(("127.0.0.1", server.port))
-            client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
-            clients.append(client)
-        assert get(server, timeout=60)[0] == 200
-        assert resident_bytes() - before < 200_000_000
+            clients.append(open_to(server, b"GET /metrics HTTP/1.1\r\n\r\n"))
+        wait_for(lambda: len(server._replying) == serve.MAX_REPLIES, what="all places to be taken")
+        assert len(get(server, timeout=60)[1]) > 20_000_000
+        assert resident_bytes() - before < 600_000_000
     finally:
         for client in clients:
             client.close()
+        server.close()
 
 
 def test_who_asks_while_the_same_is_being_made_shares_it(start):

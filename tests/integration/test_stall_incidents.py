@@ -174,6 +174,26 @@ def test_a_silent_command_is_judged_by_its_log_and_its_activity(start: Callable[
     assert (opened["rank"], opened["stage"]) == (None, "log")
 
 
+def test_one_that_is_deaf_to_sigterm_is_killed_after_the_grace_that_was_given(
+    start: Callable[..., runs.Run],
+) -> None:
+    source = (
+        "import signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "from harness import emit\n"
+        "emit.open(total_steps=100)\n"
+        "emit.stage('train')\n"
+        "for n in range(1, 30):\n"
+        "    time.sleep(0.01)\n"
+        "    emit.step(n)\n"
+        "time.sleep(3600)\n"
+    )
+    run = start(sys.executable, "-c", source, options=("--on-stall", "terminate", "--grace", "0.5"))
+    status, text = run.end()
+    assert status == 124
+    assert "not ended within 0.5 s of SIGTERM: killing it" in text
+
+
 def test_terminate_takes_evidence_first_and_leaves_nothing_behind(start: Callable[..., runs.Run]) -> None:
     run = start(
         *stalls.ranks(2, "--fault", "gil", "--rank", "1"), options=("--on-stall", "terminate", "--grace", "2")

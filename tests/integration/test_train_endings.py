@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -66,34 +65,18 @@ def test_sigterm_saves_the_state_and_ends_with_75_and_lines_come_at_once_though_
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     # The first is held up: saving waits for a reader of the pipe that the checkpoint's folder leads to.
     config, out = endless(tmp_path), tmp_path / "out"
-    (out / "checkpoints").mkdir(parents=True)
-    os.mkfifo(out / "checkpoints" / ".held")
-    program = (
-        "import sys, nsa.checkpoint as c, nsa.cli\n"
-        "c._sync_folder = lambda folder: open(sys.argv[1]).read()\n"  # a disk that never answers
-        "sys.exit(nsa.cli.main(sys.argv[2:]))\n"
+    held = out / "checkpoints" / ".held"
+    held.parent.mkdir(parents=True)
+    os.mkfifo(held)
+    never_answers = (
+        f"import nsa.checkpoint\nnsa.checkpoint._sync_folder = lambda _: open({str(held)!r}).read()"
     )
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            program,
-            str(out / "checkpoints" / ".held"),
-            "train",
-            str(config),
-            "--out",
-            str(out),
-        ],
-        env=clean_env(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = tiny_run.Forked("train", config, "--out", out, first=never_answers)
     wait_for(lambda: tiny_run.last_step(out) >= 2, 60, "step 2")
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     wait_for(lambda: list((out / "checkpoints").glob(".writing-*/manifest.json")), 30, "the save to begin")
     assert process.poll() is None
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert process.returncode == -signal.SIGTERM
     assert tiny_run.checkpoint_steps(out) == []  # nothing half-written counts
@@ -101,8 +84,8 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
 
 def test_a_signal_while_waiting_for_data_saves_the_last_whole_step(tmp_path: Path) -> None:
     config, out = endless(tmp_path), tmp_path / "out"
-    program = (
-        "import sys, threading, nsa.cli, nsa.session\n"
+    falls_silent = (
+        "import threading, nsa.session\n"
         "opened = nsa.session.open_stream\n"
         "class Dry:\n"  # a source that falls silent after seven batches: in the middle of step 4
         "    def __init__(self, inner): self.inner, self.left = inner, 7\n"
@@ -112,18 +95,9 @@ def test_a_signal_while_waiting_for_data_saves_the_last_whole_step(tmp_path: Pat
         "    def __getattr__(self, name): return getattr(self.inner, name)\n"
         "nsa.session.open_stream = lambda *a, split='train', **k: (\n"
         "    Dry(opened(*a, **k)) if split == 'train' else opened(*a, split=split, **k))\n"
-        "sys.exit(nsa.cli.main(sys.argv[1:]))\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, "train", str(config), "--out", str(out)],
-        env=clean_env(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    lines = iter(process.stdout.readline, "")
-    assert any(line == "dry\n" for line in lines)
+    process = tiny_run.Forked("train", config, "--out", out, first=falls_silent)
+    wait_for(lambda: "dry\n" in process.output(), 60, "the source to fall silent")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
@@ -259,8 +233,9 @@ def test_watched_by_the_harness_it_emits_what_it_does(tmp_path: Path) -> None:
 
     config, out = tiny_run.config(tmp_path), tmp_path / "run"
     out.mkdir()
-    done = tiny_run.run("train", config, env=clean_env(HARNESS_RUN_DIR=str(out), HARNESS_RUN_ID="r1"))
-    assert done.returncode == 0, done.stderr
+    process = tiny_run.Forked("train", config, env=clean_env(HARNESS_RUN_DIR=str(out), HARNESS_RUN_ID="r1"))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
     reader = Reader(out / "ranks" / "00000.beat")
     beat, drained = reader.read(), reader.drain()
     reader.close()

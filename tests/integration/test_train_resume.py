@@ -32,13 +32,13 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 def killed_at(step: int, config: Path, out: Path) -> bool:
     """Train in a process of its own, kill it at or after `step`; False if it was done before we got there."""
-    process = tiny_run.start("train", config, "--out", out)
+    process = tiny_run.Forked("train", config, "--out", out)
     try:
         wait_for(
             lambda: tiny_run.last_step(out) >= step or process.poll() is not None, 60, f"step {step}", 0.001
         )
     finally:
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         _, errors = process.communicate(timeout=20)
     assert process.returncode in {0, -signal.SIGKILL}, errors
     return process.returncode != 0
@@ -56,7 +56,7 @@ def killed_twice(config: Path, tmp_path: Path, chosen: random.Random) -> Path:
 
 
 def test_killed_at_any_step_and_resumed_twice_the_losses_are_those_of_an_uninterrupted_run(
-    tmp_path: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seed = int(os.environ.get("NSA_KILL_SEED", random.SystemRandom().randrange(10**6)))
     print(f"NSA_KILL_SEED={seed}")
@@ -65,7 +65,10 @@ def test_killed_at_any_step_and_resumed_twice_the_losses_are_those_of_an_uninter
     tiny_run.train_in_process(config, whole)
 
     broken = killed_twice(config, tmp_path, random.Random(seed))
+    capsys.readouterr()
     tiny_run.train_in_process(config, broken)
+    # It was continued, and not begun anew: that would give the same losses.
+    assert "resumed from" in capsys.readouterr().out
 
     uninterrupted = tiny_run.losses(whole)
     assert sorted(uninterrupted) == list(range(1, STEPS + 1))
@@ -141,7 +144,7 @@ def test_another_number_of_threads_is_said(
 ) -> None:
     config, out = half_done
     tiny_run.train_in_process(config, out, "train.steps=4", "train.threads=2")
-    assert "torch has 2 threads, had 1: equal to rounding now, not to the bit" in capsys.readouterr().out
+    assert "resume: threads is now 2, was 1: equal to rounding, not to the bit" in capsys.readouterr().out
 
 
 def test_never_sets_the_old_checkpoints_aside(half_done: tuple[Path, Path]) -> None:
@@ -179,6 +182,24 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     # Steps 3 and 4 were trained again, with the same losses.
     assert [row["step"] for row in tiny_run.rows(out)] == [1, 2, 3, 4, 3, 4]
     assert all(len(seen) == 1 for seen in tiny_run.losses(out).values())
+    (aside,) = out.glob("checkpoints.before-*")
+    assert [path.name for path in aside.iterdir()] == ["step-00000004"]
+
+
+def test_an_older_checkpoint_of_the_same_folder_is_gone_on_from_and_what_came_after_it_no_more(
+    half_done: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, out = half_done
+    older = out / "checkpoints" / "step-00000002"
+    shorter = ("train.steps=3", "schedule.warmup_steps=3")
+    tiny_run.train_in_process(config, out, *shorter, resume=str(older), allow_changed=("schedule",))
+    # Not step 4 of the course that was left: it would be kept in place of step 3, and resumed from.
+    assert tiny_run.checkpoint_steps(out) == [2, 3]
+    (aside,) = out.glob("checkpoints.before-*")
+    assert [path.name for path in aside.iterdir()] == ["step-00000004"]
+    assert f"resume: this folder's other checkpoints are in {aside} now" in capsys.readouterr().out
+    tiny_run.train_in_process(config, out, *shorter)
+    assert "at step 3\n" in capsys.readouterr().out
 
 
 def test_no_whole_checkpoint_left_is_an_error_not_a_fresh_start(half_done: tuple[Path, Path]) -> None:

@@ -14,7 +14,7 @@ from tests.support import run as runs
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 # A child in a session of its own, whose parent ends at once: an orphan that no process group leads to.
@@ -31,20 +31,6 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 """
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., runs.Run]]:
-    started = []
-
-    def begin(*command: str, **kwargs: object) -> runs.Run:
-        directory = kwargs.pop("directory", tmp_path / "run")
-        started.append(runs.start(directory, *command, **kwargs))
-        return started[-1]
-
-    yield begin
-    for each in started:
-        each.clean_up()
 
 
 def _orphan(run: runs.Run) -> psutil.Process:
@@ -167,3 +153,19 @@ def test_the_harness_is_no_parent_of_what_ran(start: Callable[..., runs.Run]) ->
     assert sys.executable in keeper.cmdline()[0]
     command.kill()
     assert run.end()[0] == 137
+
+
+def test_who_asks_to_stop_while_leftovers_are_cleared_away_gets_no_restart(
+    start: Callable[..., runs.Run],
+) -> None:
+    options = ("--grace", "30", "--on-stall", "restart", "--metrics-port", "off")
+    run = start(*runs.python(ORPHAN + "raise SystemExit(5)"), "deaf", options=options)
+    orphan = _orphan(run)
+    wait_for(lambda: run.attempt()["ended_at"] is not None, what="the command to have ended")
+    run.process.send_signal(signal.SIGTERM)
+    run.process.send_signal(signal.SIGINT)  # and impatient: the orphan is killed
+    status, text = run.end()
+    assert status == 5
+    assert "restart" not in text
+    assert len(run.record()["attempts"]) == 1
+    assert not orphan.is_running()

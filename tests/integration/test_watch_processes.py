@@ -128,6 +128,18 @@ def test_it_ends_with_the_target_and_says_how_it_went(
     assert (found, words in output) == (status, True), output
 
 
+def test_a_folder_of_something_else_is_neither_taken_for_a_run_nor_written_into(bench: Bench) -> None:
+    other = bench.folder / "precious"
+    other.mkdir()
+    (other / "thesis.tex").touch()
+    target = bench.train(emits=False)
+    watcher = bench.watch(target.pid, "--run-dir", str(other))
+    text, _ = watcher.communicate(timeout=60)
+    assert watcher.returncode == 2
+    assert text.splitlines()[0].startswith(f"harness: {other}: not a run directory")
+    assert [path.name for path in other.iterdir()] == ["thesis.tex"]
+
+
 def test_one_that_never_emits_is_followed_by_its_log_in_a_run_directory_of_our_own(bench: Bench) -> None:
     target = bench.train("--seconds", "0.05", emits=False)
     watcher = bench.watch(target.pid, "--stall-timeout", "log=3")

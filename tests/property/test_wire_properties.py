@@ -97,7 +97,7 @@ def test_declarations_and_names_are_read_back(path, text, stages, total, peak):
 @quick
 @given(rank=st.integers(0, 99_999), run_id=st.text(), attempt=st.integers(1, 2**32 - 1))
 def test_the_header_is_read_back(tmp_path, rank, run_id, attempt):
-    place.create(str(tmp_path), rank, run_id=run_id, attempt=attempt)
+    place.create(str(tmp_path), rank, run_id=run_id, attempt=attempt, begin=lambda mapped: mapped)
     raw = (tmp_path / "ranks" / f"{rank:05d}.beat").read_bytes()[: wire.COUNTERS_AT]
     header, _ = heartbeat._parse_header("x", raw)
     assert (header["rank"], header["attempt"], header["pid"]) == (rank, attempt, os.getpid())

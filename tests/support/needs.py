@@ -12,18 +12,35 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 
-_MODULES = ("torch", "transformers", "datasets", "tokenizers", "pyarrow", "pydantic", "yaml", "tensorboard", "numpy",
-            "filelock", "fsspec")
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_MODULES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "tokenizers",
+    "pyarrow",
+    "pydantic",
+    "yaml",
+    "tensorboard",
+    "numpy",
+    "filelock",
+    "fsspec",
+)
+# Test modules of which nothing runs without one of _MODULES.
+REQUIRING: set[str] = set()
+
 _PROGRAMS = {"py-spy": "py-spy", "tmux": "tmux", "promtool": "promtool", "git": "git"}
 
 
-@lru_cache(maxsize=None)
+@cache
 def missing(capability: str) -> str | None:
     """Return why `capability` is missing on this machine, or None when it is there."""
     if capability in _MODULES:
@@ -42,6 +59,12 @@ def missing(capability: str) -> str | None:
         import torch
 
         return None if torch.cuda.is_available() else "torch sees no CUDA device"
+    if capability == "nvidia":
+        from harness.collect import gpu
+        from harness.evidence import Missing
+
+        found = gpu.read_gpus(20.0)
+        return found.detail if isinstance(found, Missing) else None if found.value else "NVML shows no GPU"
     raise AssertionError(f"unknown capability {capability!r}: add it to tests/support/needs.py")
 
 
@@ -56,8 +79,11 @@ def _cannot_mount() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"cannot mount a tmpfs: {error}"
-    return None if done.returncode == 0 else f"cannot mount a tmpfs: "
-    f"{done.stderr.decode(errors='replace').strip()}"
+    return (
+        None
+        if done.returncode == 0
+        else f"cannot mount a tmpfs: {done.stderr.decode(errors='replace').strip()}"
+    )
 
 
 def expected() -> frozenset[str]:
@@ -72,13 +98,24 @@ def check(*capabilities: str) -> str | None:
         if reason is None:
             continue
         if capability in expected():
-            pytest.fail(f"{capability} was expected here (NSA_EXPECTED_CAPABILITIES) but: {reason}", pytrace=False)
+            pytest.fail(
+                f"{capability} was expected here (NSA_EXPECTED_CAPABILITIES) but: {reason}", pytrace=False
+            )
         return f"needs {capability}: {reason}"
     return None
 
 
+def is_base(item: pytest.Item) -> bool:
+    """Whether a test runs where the harness alone is installed."""
+    module = getattr(item, "module", None)
+    if module is not None and module.__name__ in REQUIRING:
+        return False
+    return not any(name in _MODULES for marker in item.iter_markers("needs") for name in marker.args)
+
+
 def require(module: str) -> ModuleType:
     """Import `module` for a test module, or skip all of it with the reason."""
+    REQUIRING.add(sys._getframe(1).f_globals["__name__"])
     reason = check(module)
     if reason:
         pytest.skip(reason, allow_module_level=True)

@@ -99,13 +99,19 @@ def start(
     *command: str,
     options: tuple[str, ...] = (),
     env: dict[str, str] | None = None,
+    prefix: tuple[str, ...] = (),
+    harness: tuple[str, ...] = HARNESS,
     **popen: Any,
 ) -> Run:
-    """Start `harness run --run-dir DIRECTORY OPTIONS -- COMMAND` with no metrics port unless one is given."""
+    """Start `harness run --run-dir DIRECTORY OPTIONS -- COMMAND` with no metrics port unless one is given.
+
+    `prefix` starts that in turn; `harness` is another way to start it.
+    """
     if "--metrics-port" not in options:
         options = ("--metrics-port", "off", *options)
+    words = [*prefix, *harness, "run", "--run-dir", str(directory), *options]
     process = subprocess.Popen(
-        [*HARNESS, "run", "--run-dir", str(directory), *options, *(["--", *command] if command else [])],
+        [*words, *(["--", *command] if command else [])],
         env=env or clean_env(),
         stdin=popen.pop("stdin", subprocess.DEVNULL),
         stdout=popen.pop("stdout", subprocess.PIPE),

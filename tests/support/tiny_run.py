@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import pydoc_data.topics
+import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+import tempfile
+from pathlib import Path
+from typing import Any
 
-from tests.support.env import clean_env
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.support.env import REPOSITORY, clean_env
+from tests.support.wait import wait_for
 
 STEPS = 12
 
@@ -101,17 +104,90 @@ def run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[s
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+class Forked:
+    """A trainer in a process of its own, without the seconds of its imports; used like a Popen."""
+
+    def __init__(self, *arguments: str | Path, env: dict[str, str] | None = None, first: str = "") -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="nsa-test-")
+        self._said = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
+        self.returncode: int | None = None
+        self.pid: int = _ask(
+            arguments=list(map(str, arguments)),
+            env=env or clean_env(),
+            stdout=str(self._said[0]),
+            stderr=str(self._said[1]),
+            first=first,
+        )
+
+    def poll(self) -> int | None:
+        """The exit status, or None while it runs."""
+        if self.returncode is None:
+            self.returncode = _ask(pid=self.pid)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Nothing where it has ended: its pid may be another's by then."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def output(self) -> str:
+        """What it wrote to its standard output by now."""
+        return self._said[0].read_text() if self._said[0].exists() else ""
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Wait for its end; what it wrote."""
+        wait_for(lambda: self.poll() is not None, timeout, f"trainer {self.pid} to end", 0.01)
+        out, err = self.output(), self._said[1].read_text() if self._said[1].exists() else ""
+        self._folder.cleanup()
+        return out, err
+
+
+@functools.cache
+def _server() -> subprocess.Popen[str]:
+    """One for all tests of this pytest process; see tests/support/trainer_server.py."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.trainer_server"],
+        cwd=REPOSITORY,
+        env=clean_env(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def close() -> None:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.close()
+        server.stdout.close()
+        server.wait(60)
+
+    atexit.register(close)
+    return server
+
+
+def _ask(**asked: Any) -> Any:
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps(asked) + "\n")
+    server.stdin.flush()
+    return json.loads(server.stdout.readline())
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def start_ranks(world_size: int, *arguments: str | Path) -> list[subprocess.Popen[str]]:
-    """The processes that torchrun would start, without its three seconds."""
+def start_ranks(world_size: int, *arguments: str | Path) -> list[Forked]:
+    """The processes that torchrun would start."""
     port = str(free_port())
     return [
-        start(
+        Forked(
             *arguments,
             env=clean_env(
                 RANK=str(rank),

@@ -12,9 +12,12 @@ T = TypeVar("T")
 
 
 def wait_for(
-    condition: Callable[[], T | None], deadline_seconds: float = 20.0, what: str = "", poll_seconds: float = 0.01
+    condition: Callable[[], T | None],
+    deadline_seconds: float = 20.0,
+    what: str = "",
+    poll_seconds: float = 0.01,
 ) -> T:
-    """Return the first truthy value of `condition()`; AssertionError naming `what` once the deadline passed."""
+    """Return the first truthy value of `condition()`; AssertionError naming `what` at the deadline."""
     end = time.monotonic() + deadline_seconds
     while True:
         value = condition()

@@ -45,6 +45,11 @@ def test_a_build_that_fails_leaves_nothing_and_the_next_one_succeeds(tmp_path):
     assert (cache.publish(tmp_path / "place", build) / "data").read_text() == "whole"
 
 
+def test_a_place_that_cannot_be_looked_at_is_one_line(tmp_path):
+    with pytest.raises(cache.CacheError, match=r"cannot write the cache at .*: File name too long"):
+        cache.publish(tmp_path / ("n" * 300) / "place", build)
+
+
 def test_a_folder_that_was_not_finished_is_not_taken_for_whole(tmp_path):
     (tmp_path / "place").mkdir()
     (tmp_path / "place" / "data").write_text("half")

@@ -57,6 +57,25 @@ def test_the_same_step_may_be_saved_again(store: Store) -> None:
     assert sorted(path.name for path in store.root.iterdir()) == ["latest", "step-00000003"]
 
 
+def test_what_is_past_a_step_is_set_aside_and_no_longer_in_the_way(tmp_path: Path) -> None:
+    store = Store(tmp_path / "checkpoints", keep=1)
+    for step in (1, 5):
+        store.save(step, PARTS, {})
+    assert store.set_aside(after=5) is None
+    aside = store.set_aside(after=2)
+    assert aside is not None
+    assert read(aside / "step-00000005").step == 5
+    assert store.newest(nothing) is None
+    store.save(3, PARTS, {})
+    assert sorted(path.name for path in store.root.iterdir()) == ["latest", "step-00000003"]
+
+
+def test_a_folder_that_cannot_be_listed_is_one_line(store: Store) -> None:
+    store.root.write_text("in the way")
+    with pytest.raises(CheckpointError, match=r"checkpoints: cannot be read: Not a directory\."):
+        store.steps()
+
+
 def truncate(folder: Path) -> None:
     os.truncate(folder / "model.pt", (folder / "model.pt").stat().st_size - 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -71,7 +72,15 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "status"),
-    [([], 2), (["nonsense"], 2), (["status", "--nonsense"], 2), (["run", "--nonsense"], 125)],
+    [
+        ([], 2),
+        (["nonsense"], 2),
+        (["status", "--nonsense"], 2),
+        (["watch", "me"], 2),
+        (["run", "--nonsense"], 125),
+        (["run", "--name", "../up", "--", "true"], 125),
+        (["run", "--run-id", "a b", "--", "true"], 125),
+    ],
 )
 def test_a_mistake_ends_with_its_status_and_no_traceback(arguments: list[str], status: int) -> None:
     done = harness(*arguments)
@@ -85,7 +94,16 @@ def test_the_version_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["nothing", "a file", "an empty folder", "a dangling link", "a damaged run.json"]
+    "kind",
+    [
+        "nothing",
+        "a file",
+        "an empty folder",
+        "a dangling link",
+        "a damaged run.json",
+        "a FIFO as run.json",
+        "a run.json of numbers",
+    ],
 )
 def test_status_of_what_is_no_run_is_one_line_and_2(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "run"
@@ -97,6 +115,12 @@ def test_status_of_what_is_no_run_is_one_line_and_2(tmp_path: Path, kind: str) -
         path.mkdir()
         if kind == "a damaged run.json":
             (path / "run.json").write_bytes(b"\xff\x00{")
+        elif kind == "a FIFO as run.json":
+            os.mkfifo(path / "run.json")
+        elif kind == "a run.json of numbers":
+            numbers = dict.fromkeys(("run_id", "name", "created_at", "host", "cwd"), 1)
+            text = json.dumps({"schema": "harness.run/1", "command": [1, 2], **numbers})
+            (path / "run.json").write_text(text)
     done = harness("status", str(path))
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

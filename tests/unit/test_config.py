@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -111,6 +112,11 @@ MISTAKES = [
     ("train.dtype=bf8", "train.dtype: 'bf8' is not one of fp32 or bf16."),
     ("train.device=tpu", "train.device: 'tpu' is not one of auto, cpu or cuda."),
     ("train.threads=0", "train.threads: 0 is out of range"),
+    ("train.threads=99999999999999", "train.threads: 99999999999999 is out of range"),
+    (
+        "train.distributed_timeout_seconds=1e300",
+        "train.distributed_timeout_seconds: 1e+300 is out of range: it must be at most 604800",
+    ),
     ("schedule.floor=1.5", "schedule.floor: 1.5 is out of range: it must be at most 1"),
     ("schedule.peak=0", "schedule.peak: 0 is out of range: it must be more than 0"),
     ("schedule.peak=.nan", "schedule.peak: nan is not a finite number."),
@@ -210,9 +216,11 @@ def test_the_configurations_that_we_ship_are_good(path: Path) -> None:
     assert load(path).name == path.stem
 
 
-def nsa(*arguments: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def nsa(
+    *arguments: str, python: tuple[str, ...] = (), under: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *python, "-m", "nsa", *arguments],
+        [*under, sys.executable, *python, "-m", "nsa", *arguments],
         env=clean_env(),
         capture_output=True,
         text=True,
@@ -254,13 +262,32 @@ def test_without_the_extra_one_line_says_what_to_install(good: Path) -> None:
     )
 
 
-def test_help_and_version_answer() -> None:
+def test_help_and_version_answer_and_fit_80_columns() -> None:
     shown = nsa("train", "--help")
-    assert shown.returncode == 0
     for word in ("--set", "--resume", "--out", "--allow-changed", "exit status", "75"):
         assert word in shown.stdout
+    for done in (shown, nsa("--help"), nsa("data", "fetch", "--help")):
+        assert done.returncode == 0
+        assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
     assert nsa("--version").stdout.startswith("nsa ")
-    assert nsa("data", "fetch", "--help").returncode == 0
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_trained(
+    good: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir(mode=0o500)
+    # Root may write everywhere, unless it gives that up.
+    ordinary = ("setpriv", "--bounding-set=-dac_override") if os.geteuid() == 0 else ()
+    done = nsa("train", str(good), "--out", str(out), under=ordinary)
+    assert done.returncode == 2
+    assert done.stderr == (f"--out: {out}: cannot be written to. Mend its permissions, or choose another\n")
+
+
+def test_started_without_output_it_still_ends_with_its_status(good: Path) -> None:
+    for redirection in ("2>&-", ">&- 2>&-"):
+        command = f"{sys.executable} -m nsa train {good} --set train.steps=0 {redirection}"
+        assert subprocess.run(["sh", "-c", command], env=clean_env(), timeout=60, check=False).returncode == 2
 
 
 def test_usage_mistakes_end_with_status_2() -> None:

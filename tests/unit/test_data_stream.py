@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -369,6 +370,10 @@ def test_a_fetch_that_cannot_be_whole_leaves_nothing(folder, tmp_path_factory):
     with pytest.raises(ConfigError, match="exists already"):
         fetch(data, out, 5)
     assert (out / "precious").exists()
+    with pytest.raises(ConfigError, match=r"out: cannot (read|write) .*: File name too long"):
+        fetch(data, out / ("n" * 300), 5)
+    with pytest.raises(ConfigError, match="Name a new folder"):
+        fetch(data, Path(), 5)
 
 
 def test_a_fetch_that_was_killed_half_way_is_begun_anew(folder, tmp_path_factory):

@@ -284,3 +284,10 @@ def test_a_silence_that_was_looked_into_is_suspicious_again_one_limit_later() ->
     watched.detector.excuse(None)
     assert watched.wait(9) == []
     assert len(watched.wait(60)) == 1
+
+
+def test_phases_within_the_first_step_teach_nothing_about_how_long_it_may_take() -> None:
+    watched = Watched()
+    for phase in ("data", "forward", "backward") * 4:
+        watched.move(0.1, phase=phase)
+    assert watched.limit == 900.0

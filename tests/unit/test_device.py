@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
 import pytest
 
-from tests.support import needs
-from tests.support.env import REPOSITORY
+from tests.support import needs, tiny_run
+from tests.support.env import REPOSITORY, clean_env
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 torch = needs.require("torch")
 
@@ -72,3 +79,30 @@ def test_the_local_model_is_the_same_as_the_streamed_one() -> None:
     assert local.model.model_copy(update={"vocab_size": None}) == streamed.model
     assert local.schedule == streamed.schedule
     assert local.train == streamed.train
+
+
+@pytest.mark.parametrize(("chosen", "found"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_how_threads_wait_is_said_before_torch_is_loaded(
+    tmp_path: Path, chosen: dict[str, str], found: str
+) -> None:
+    """OpenMP reads it once, when torch's libraries are loaded: afterwards it changes nothing."""
+    (tmp_path / "torch.py").write_text(
+        "import os\nprint('policy', os.environ.get('OMP_WAIT_POLICY'), flush=True)\nos._exit(0)\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "nsa",
+            "train",
+            str(tiny_run.config(tmp_path)),
+            "--out",
+            str(tmp_path / "out"),
+        ],
+        env=clean_env(PYTHONPATH=f"{tmp_path}:{REPOSITORY}", **chosen),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.strip().endswith(f"policy {found}"), done

@@ -6,10 +6,11 @@ import json
 import math
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
-from harness import emit, wire
+from harness import emit, place, wire
 from harness.watch import heartbeat
 
 
@@ -453,3 +454,14 @@ def test_the_facade_exports_what_it_says():
 
 def test_phases_known_to_the_emitter_are_those_of_the_wire():
     assert tuple(emit._PHASE_INDEX) == wire.PHASES
+
+
+def test_a_record_has_its_name_only_once_its_first_blocks_are_written(tmp_path):
+    """A reader that looked between the two found no whole block, and called a newborn record damaged."""
+    named_early = []
+    path = Path(wire.beat_path(str(tmp_path), 0))
+    place.create(
+        str(tmp_path), 0, run_id="r", attempt=1, begin=lambda mapped: named_early.append(path.exists())
+    )
+    assert named_early == [False]
+    assert path.exists()

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.detect import Suspicion
+from harness.notices import IncidentClosed, IncidentDismissed, IncidentOpened, Suspected
 from harness.supervise.eventlog import EventLog
 from harness.supervise.gather import Gathered
 from harness.supervise.incidents import Incidents
 from harness.supervise.incidentstore import parse_incident
-from harness.supervise.notices import IncidentClosed, IncidentDismissed, IncidentOpened, Suspected
 from harness.watch.progress import Progress
 
 if TYPE_CHECKING:
@@ -318,7 +318,8 @@ def test_an_incident_reads_back_equal_and_later_versions_keys_are_dropped(bench:
 
 def test_evidence_that_shows_progress_dismisses(bench: Bench) -> None:
     bench.incidents.suspect(suspicion_of(STANDING), STANDING)
-    bench.evidence[0].finish(Gathered(headline="at loader.py:31", moved=True))
+    bench.evidence[0].finish(Gathered(headline="at loader.py:31", moved=True, errors={"stacks": 1}))
     [notice] = bench.incidents.poll({0: STANDING})
     assert isinstance(notice, IncidentDismissed)
     assert list(bench.folder.iterdir()) == []
+    assert bench.incidents.errors == {"stacks": 1}, "a collector that failed is counted all the same"

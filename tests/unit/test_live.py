@@ -26,6 +26,12 @@ def test_fits_any_width():
     assert not too_wide
 
 
+def test_a_bar_too_short_to_read_is_left_out():
+    lengths = {sum(line(views.view(), width).count(char) for char in "━╸") for width in range(1, 200)}
+    assert min(lengths - {0}) >= 8
+    assert max(lengths) == 30
+
+
 def test_keeps_the_step_longest():
     assert line(views.view(), 20) == "train  step 128/400"
 

@@ -36,7 +36,6 @@ def test_report_never_touches_the_command() -> None:
 def test_the_others_end_the_whole_tree_gently_first(choice: str) -> None:
     action = after_stall(Settings(on_stall=choice))  # type: ignore[arg-type]
     assert isinstance(action, EndTree)
-    assert action.grace_seconds > 0
 
 
 @pytest.mark.parametrize("status", [0, 1, 2, 3, 75, 139])

@@ -15,7 +15,8 @@ import pytest
 from harness.errors import RecordError, UsageError
 from harness.rundir import SCHEMA, Attempt, RunDirectory, RunRecord, clean_name, parse_record
 from harness.supervise import claim, identity
-from harness.supervise.tree import Identity, identify, parse_stat
+from harness.supervise.tree import Identity, identify
+from harness.watch.procstat import parse_stat
 from tests.support.env import clean_env
 
 if TYPE_CHECKING:
@@ -194,6 +195,23 @@ def test_what_is_no_secret_is_kept(command: list[str]) -> None:
     assert identity.strike_out(command) == (tuple(command), False)
 
 
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["torchrun", "--rdzv-id", "job 7", "train.py"], "job-7"),
+        (["/opt/bin/torchrun", "--nnodes=2", "--rdzv_id=job7", "train.py"], "job7"),
+        (["python", "-m", "torch.distributed.run", "--rdzv-id=job7", "train.py"], "job7"),
+        (["torchrun", "--rdzv-id"], None),
+        (["torchrun", "--rdzv-id", "none", "train.py"], None),
+        (["python", "train.py", "--rdzv-id", "other"], None),
+        ([], None),
+    ],
+)
+def test_torchruns_rendezvous_names_the_run_of_all_nodes(command: list[str], expected: str | None) -> None:
+    assert identity.shared_run_id({}, command) == expected
+    assert identity.shared_run_id({"TORCHELASTIC_RUN_ID": "outer"}, command) == "outer"
+
+
 def test_of_the_environment_only_listed_names_are_kept() -> None:
     kept = identity.environment_of({"HF_TOKEN": "s", "AWS_SECRET_ACCESS_KEY": "s", "OMP_NUM_THREADS": "2"})
     assert kept == {"OMP_NUM_THREADS": "2"}
@@ -232,7 +250,10 @@ def test_versions_come_from_the_commands_interpreter(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["python", "a) R 1 (b", ") ) )", "(sd-pam)", "new\nline"])
 def test_a_process_name_may_contain_anything(name: str) -> None:
     rest = " ".join(str(number) for number in range(4, 53))
-    assert parse_stat(f"4711 ({name}) S {rest}\n") == ("S", 22)
+    found = parse_stat(f"4711 ({name}) S {rest}\n".encode())
+    assert (found.state, found.start_time_ticks) == ("S", 22)
+    assert found.cpu_seconds == (14 + 15) / os.sysconf("SC_CLK_TCK")
+    assert found.resident_bytes == 24 * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_pid_used_again_is_another_process() -> None:

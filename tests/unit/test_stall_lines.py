@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from harness.detect import Suspicion
+from harness.notices import IncidentClosed, IncidentDismissed, IncidentOpened, Suspected
 from harness.render.stall import notice_lines
-from harness.supervise.notices import IncidentClosed, IncidentDismissed, IncidentOpened, Suspected
 
 SUSPICION = Suspicion(
     rank=0,
@@ -34,7 +34,8 @@ def test_an_incident_says_how_long_where_why_and_where_the_evidence_is() -> None
     assert notice_lines(OPENED, "runs/latest") == [
         "stalled · no progress for 8.4 s in train/data (limit 6.0 s, from 128 steps of 0.12 s)",
         "  main thread at loader.py:31 in fetch",
-        "  evidence  runs/latest/incidents/001   explain it again: harness explain runs/latest/incidents/001",
+        "  evidence  runs/latest/incidents/001",
+        "  explain it again: harness explain runs/latest/incidents/001",
     ]
 
 

@@ -1,6 +1,6 @@
 """Starts N ranks of a command, each in a session of its own, as torchrun does; ends the others when one dies.
 
-launcher.py 2 -- python trainer.py …
+launcher.py 2 -- python trainer.py …      with GROUP_RANK=1, as the second node: ranks 2 and 3
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import time
 
 def main() -> int:
     count, _, *command = sys.argv[1:]
+    first = int(os.environ.get("GROUP_RANK", "0")) * int(count)
     ranks = [
         subprocess.Popen(
-            command, env={**os.environ, "RANK": str(rank), "WORLD_SIZE": count}, start_new_session=True
+            command, env={**os.environ, "RANK": str(first + rank), "WORLD_SIZE": count}, start_new_session=True
         )
         for rank in range(int(count))
     ]

@@ -1,4 +1,4 @@
-"""What the observer tells the loop, for the terminal, the metrics and the policy. Facts only."""
+"""What an observer tells of stalls, for the terminal, the metrics and the policy. Facts only."""
 
 from __future__ import annotations
 
