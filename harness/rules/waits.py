@@ -241,13 +241,12 @@ def _futex(call: Syscall, user: Frame | None, sources: Sources, thread: ThreadVi
     if any(other.holds_gil for other in thread.process.threads if other is not thread):
         return "gil"
     wants = user is not None and sources.asked(user) is not None
+    wants = wants or any("PyThread_acquire_lock" in each.function for each in thread.native_frames)
     innermost = thread.python_frames[0] if thread.python_frames else None
     timed = bool(call.arguments[3]) if len(call.arguments) > 3 else False
-    if operation == _FUTEX_LOCK or (operation == 0x89 and timed):
-        return (
-            "lock" if wants or (innermost is not None and user is innermost and not timed) else "native-futex"
-        )
-    return "lock" if wants else "native-futex"
+    # Without its source, a direct call that waits as Python's locks do is taken for one.
+    unknown = user is not None and user is innermost and sources.of(user) is None and not timed
+    return "lock" if wants or (operation == _FUTEX_LOCK and unknown) else "native-futex"
 
 
 def _io_kind(thread: ThreadView, call: Syscall) -> Kind:

@@ -20,15 +20,16 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support import needs
 from tests.support.env import clean_env
 from tests.support.victims import ZOO, end
+from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 READY_SECONDS = 60.0
 DIAGNOSE_SECONDS = 60.0
@@ -148,6 +149,15 @@ def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+def wait_until_running(pid: int) -> None:
+    """Until no dump holds it any more: state R or S."""
+
+    def runs() -> bool:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "RS"
+
+    wait_for(runs, what="the target to run on")
 
 
 def main() -> None:
