@@ -17,7 +17,9 @@ def main() -> int:
     first = int(os.environ.get("GROUP_RANK", "0")) * int(count)
     ranks = [
         subprocess.Popen(
-            command, env={**os.environ, "RANK": str(first + rank), "WORLD_SIZE": count}, start_new_session=True
+            command,
+            env={**os.environ, "RANK": str(first + rank), "WORLD_SIZE": count},
+            start_new_session=True,
         )
         for rank in range(int(count))
     ]
