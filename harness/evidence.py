@@ -230,6 +230,8 @@ class Process:
     cgroup: Piece[Cgroup]
     session: int = 0
     process_group: int = 0
+    # The kernel's flags (PF_*, include/linux/sched.h): PF_FORKNOEXEC tells a fork from a new program.
+    flags: Piece[int] = Missing(reason="unavailable", detail="not recorded")
 
 
 # ── what changes: several samples ───────────────────────────────────────────────────────────────────────────
@@ -375,6 +377,44 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Some lines of a source file around a frame: its function, or what of it fits."""
+
+    file: str
+    first_line: int
+    lines: tuple[str, ...]
+    modified_wall_seconds: float
+
+    @property
+    def last_line(self) -> int:
+        """The number of its last line."""
+        return self.first_line + len(self.lines) - 1
+
+
+ArtifactKind: TypeAlias = Literal["tensorboard", "checkpoint", "lock", "log"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A file that trainings leave behind, near this one."""
+
+    kind: ArtifactKind
+    path: str
+    size_bytes: int
+    modified_wall_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """A file system that the target writes to."""
+
+    path: str
+    total_bytes: int
+    free_bytes: int
+    free_inodes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GpuProcess:
     """A process on a GPU, as NVML names it (its pid may be another namespace's)."""
 
@@ -425,6 +465,9 @@ class Case:
     log: Piece[Log]
     gpus: Piece[tuple[Gpu, ...]]
     errors: tuple[CollectError, ...] = ()
+    sources: tuple[Source, ...] = ()
+    artifacts: Piece[tuple[Artifact, ...]] = Missing(reason="unavailable", detail="not recorded")
+    disks: Piece[tuple[Disk, ...]] = Missing(reason="unavailable", detail="not recorded")
 
     def process(self, pid: int) -> Process | None:
         """The process of this pid, if it is in the tree."""

@@ -1,7 +1,8 @@
 """`harness explain DIR`: what a Case shows, again, from its folder alone.
 
-Until rules judge, it prints what was seen. Exit status: 0 progress was seen between the samples, 1 none
-was, 2 the folder is no Case, 3 too little was seen to tell.
+The diagnosis first, then what was seen. Exit status as of `harness diagnose`: 0 it progressed, 1 it did not,
+2 the folder is no Case, 3 too little was seen to tell. JSON is the document of `harness diagnose`, with some
+keys more.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from harness import bundle
 from harness.errors import HarnessError
+from harness.findings import SCHEMA
 from harness.headline import headline
 from harness.movement import movement
-from harness.render import case_text
+from harness.render import as_json, case_text, terminal
+from harness.rules import diagnose
 
 if TYPE_CHECKING:
     import argparse
-
-EXIT_STATUSES = {"moved": 0, "still": 1, "unknown": 3}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,21 +43,19 @@ def run(arguments: argparse.Namespace) -> int:
     except HarnessError as error:
         if not arguments.json:
             raise
-        print(json.dumps({"schema": "harness.explain/1", "error": str(error)}))
+        print(json.dumps({"schema": SCHEMA, "error": str(error)}))
         return error.exit_status
-    found = movement(case)
+    found, diagnosis = movement(case), diagnose(case)
     if arguments.json:
         document = {
-            "schema": "harness.explain/1",
-            "pid": case.target.pid,
+            **as_json.document(case, diagnosis),
             "taken_at_seconds": case.taken_at_seconds,
-            "took_seconds": case.took_seconds,
             "movement": found.verdict,
             "facts": list(found.facts),
             "headline": headline(case),
             "not_seen": case_text.not_seen(case),
         }
-        print(json.dumps(document))
+        print(as_json.text(document))
     else:
-        print("\n".join(case_text.case_lines(case)))
-    return EXIT_STATUSES[found.verdict]
+        print("\n".join([*terminal.screen(case, diagnosis), "", *case_text.case_lines(case)]))
+    return diagnosis.exit_status

@@ -17,7 +17,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from harness.collect import descriptors, facts, failures, gpu, locks, logs, records, stacks, tree
+from harness.collect import (
+    artifacts,
+    descriptors,
+    facts,
+    failures,
+    gpu,
+    locks,
+    logs,
+    records,
+    sources,
+    stacks,
+    tree,
+)
 from harness.collect.deadline import Background, Deadline, all_of, call, piece
 from harness.collect.ladder import Ladder, LadderOptions
 from harness.collect.procfs import Proc, parse_pressure
@@ -35,7 +47,7 @@ from harness.evidence import (
 
 if TYPE_CHECKING:
     from harness.collect.procfs import Stat
-    from harness.evidence import Descriptor, FileLock, Host, Json, Log, Piece, Stacks
+    from harness.evidence import Artifact, Descriptor, Disk, FileLock, Host, Json, Log, Piece, Source, Stacks
 
 _GONE = Missing(reason="unavailable", detail="there is no such process (any more)")
 _NOT_ASKED = Missing(reason="disabled", detail="no stack was asked for")
@@ -106,7 +118,11 @@ def collect(
         if gpus
         else Missing(reason="disabled", detail="not asked for"),
         took_seconds=look.deadline.elapsed(),
+        sources=look.sources(tuple(samples)),
+        artifacts=look.artifacts(),
+        disks=look.disks(),
     )
+    case = dataclasses.replace(case, took_seconds=look.deadline.elapsed())
     return dataclasses.replace(case, errors=(*look.errors, *failures.of(case)))
 
 
@@ -272,6 +288,24 @@ class _Look:
         """The host's pressure."""
         names: tuple[Literal["cpu", "memory", "io"], ...] = ("cpu", "memory", "io")
         return tuple(parse_pressure(self.proc.read("pressure", name), name) for name in names)
+
+    def sources(self, samples: tuple[Sample, ...]) -> tuple[Source, ...]:
+        """The source around the frames that were seen."""
+        read = functools.partial(sources.around, self.proc, self._processes, samples)
+        found = call(read, self.deadline.within(1.5))
+        if isinstance(found, Missing):
+            self.error("sources", found.detail)
+            return ()
+        return found
+
+    def artifacts(self) -> Piece[tuple[Artifact, ...]]:
+        """What trainings leave behind, where this one works."""
+        read = functools.partial(artifacts.near, self._processes, self.run_dir)
+        return piece(read, self.deadline, 1.0)
+
+    def disks(self) -> Piece[tuple[Disk, ...]]:
+        """The file systems that it writes to."""
+        return piece(functools.partial(artifacts.disks, self._processes), self.deadline, 0.5)
 
     def log(self) -> Piece[Log]:
         """The end of what the target writes."""

@@ -107,6 +107,7 @@ def process(
         session=stat.session,
         process_group=stat.process_group,
         age_seconds=age,
+        flags=Reading(value=stat.flags, at_seconds=at_seconds),
         **pieces,
     )
 
@@ -160,5 +161,6 @@ def unread(stat: Stat, why: Missing) -> Process:
         session=stat.session,
         process_group=stat.process_group,
         age_seconds=why,
+        flags=Reading(value=stat.flags),
         **pieces,
     )

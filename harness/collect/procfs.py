@@ -52,6 +52,7 @@ class Stat:
     process_group: int
     session: int
     kernel_thread: bool
+    flags: int
     minor_faults: int
     major_faults: int
     user_ticks: int
@@ -85,6 +86,7 @@ def parse_stat(data: bytes) -> Stat:
         process_group=int(fields[2]),
         session=int(fields[3]),
         kernel_thread=bool(int(fields[6]) & _KERNEL_THREAD),
+        flags=int(fields[6]),
         minor_faults=int(fields[7]),
         major_faults=int(fields[9]),
         user_ticks=int(fields[11]),

@@ -258,7 +258,8 @@ def test_explain_reads_it_back_with_the_documented_statuses(tmp_path):
         "-c", "from harness.cli import main; raise SystemExit(main())", "explain", str(tmp_path / "001")
     )
     assert shown.returncode == 1, shown.stderr
-    assert shown.stdout.startswith(f"NO PROGRESS was seen · pid {victim.pid}")
+    assert shown.stdout.startswith("HUNG · native-spin")
+    assert f"NO PROGRESS was seen · pid {victim.pid}" in shown.stdout
     as_json = run_program(
         "-c",
         "from harness.cli import main; raise SystemExit(main())",
@@ -266,7 +267,8 @@ def test_explain_reads_it_back_with_the_documented_statuses(tmp_path):
         "--json",
         str(tmp_path / "001"),
     )
-    assert json.loads(as_json.stdout)["movement"] == "still"
+    document = json.loads(as_json.stdout)
+    assert (document["movement"], document["verdict"]["cause"]) == ("still", "native-spin")
     missing = run_program(
         "-c", "from harness.cli import main; raise SystemExit(main())", "explain", str(tmp_path)
     )

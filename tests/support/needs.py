@@ -31,6 +31,8 @@ _MODULES = (
     "yaml",
     "tensorboard",
     "numpy",
+    "filelock",
+    "fsspec",
 )
 # Test modules of which nothing runs without one of _MODULES.
 REQUIRING: set[str] = set()

@@ -1,0 +1,158 @@
+"""The source lines around the frames that were seen: each frame's whole function, up to a bound.
+
+The file's name comes from the target, so it is opened with care (`logs.read_regular`); a file of a third
+user only if everyone may read it. What looks like a secret is replaced. A file that changed after the
+process began is told by its age: its lines may not be those that run.
+
+Not covered: the standard library and packages, but for the one frame of a thread that has no user's frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import frames
+from harness.collect.environment import scrub
+from harness.evidence import Reading, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from harness.collect.procfs import Proc
+    from harness.evidence import Frame, Process, Sample, ThreadStack
+
+MAX_LINES = 200
+MAX_SOURCES = 96
+_MAX_FILE_BYTES = 2 * 2**20
+_MAX_LINE = 400
+_AROUND = 4
+
+
+def around(proc: Proc, processes: Sequence[Process], samples: Sequence[Sample]) -> tuple[Source, ...]:
+    """The functions of the user's frames in all dumps, each once."""
+    by_pid = {process.pid: process for process in processes}
+    files: dict[str, tuple[list[str], float] | None] = {}
+    found: dict[tuple[str, int], Source] = {}
+    for pid, frame in _wanted(samples):
+        if len(found) >= MAX_SOURCES:
+            break
+        if frame.file not in files:
+            files[frame.file] = _read(proc, by_pid.get(pid), frame.file)
+        text = files[frame.file]
+        if text is None or not 0 < frame.line <= len(text[0]):
+            continue
+        covered = any(
+            each.file == frame.file
+            and each.first_line <= frame.line <= each.last_line
+            and _names(each.lines[0], frame.function)
+            for each in found.values()
+        )
+        if not covered:
+            first, last = extent(text[0], frame.line, frame.function)
+            lines = tuple(scrub(line[:_MAX_LINE]) for line in text[0][first - 1 : last])
+            source = Source(file=frame.file, first_line=first, lines=lines, modified_wall_seconds=text[1])
+            found[frame.file, first] = source
+    return tuple(found.values())
+
+
+def extent(lines: Sequence[str], line: int, function: str) -> tuple[int, int]:
+    """First and last line of the function `function` around `line`; a few lines around it if it is longer."""
+    name = function.rpartition(".")[2]
+    begin = 0
+    if name.isidentifier():
+        for number in range(line, 0, -1):
+            if _names(lines[number - 1], name):
+                begin = number
+                break
+    if not begin:  # a module, a lambda, a comprehension
+        return _bounded(1, len(lines), line) if function == "<module>" else _near(lines, line)
+    indent = _indent(lines[begin - 1])
+    end = begin
+    for number in range(begin + 1, len(lines) + 1):
+        text = lines[number - 1]
+        if (
+            text.strip()
+            and _indent(text) <= indent
+            and number > line
+            and not text.strip().startswith((")", "#"))
+        ):
+            break
+        if text.strip():
+            end = number
+    return _bounded(begin, max(end, line), line)
+
+
+def _names(text: str, function: str) -> bool:
+    if function == "<module>":
+        return True
+    return bool(re.match(rf"\s*(async\s+)?def\s+{re.escape(function.rpartition('.')[2])}\b", text))
+
+
+def _near(lines: Sequence[str], line: int) -> tuple[int, int]:
+    return max(1, line - _AROUND), min(len(lines), line + _AROUND)
+
+
+def _bounded(first: int, last: int, line: int) -> tuple[int, int]:
+    if last - first < MAX_LINES:
+        return first, last
+    if line - first < MAX_LINES - _AROUND:
+        return first, first + MAX_LINES - 1
+    return line - MAX_LINES // 2, min(last, line + MAX_LINES // 2 - 1)
+
+
+def _indent(text: str) -> int:
+    return len(text) - len(text.lstrip())
+
+
+def _wanted(samples: Sequence[Sample]) -> Iterator[tuple[int, Frame]]:
+    """Frames of the user, the newest dumps first; of threads without any, the one that would be blamed."""
+    for sample in reversed(samples):
+        for process in sample.processes:
+            if isinstance(process.stacks, Reading):
+                for thread in process.stacks.value.threads:
+                    yield from ((process.pid, frame) for frame in _of_thread(thread))
+
+
+def _of_thread(thread: ThreadStack) -> list[Frame]:
+    own = [frame for frame in thread.frames if frames.owner(frame) == "user"][:12]
+    blamed = frames.blamed(thread.frames)
+    return own or ([blamed] if blamed is not None else [])
+
+
+def _read(proc: Proc, process: Process | None, name: str) -> tuple[list[str], float] | None:
+    if process is None or name.startswith("<"):
+        return None
+    path = Path(name)
+    if not path.is_absolute():
+        if not isinstance(process.cwd, Reading):
+            return None
+        path = Path(process.cwd.value) / path
+    # Through the process's own root: in a container the same path is another file.
+    inside = proc.path(process.pid, "root") / str(path).lstrip("/")
+    uids = {process.uid.value} if isinstance(process.uid, Reading) else set()
+    for each in (inside, path):
+        with contextlib.suppress(OSError):
+            return _lines(each, {os.geteuid(), *uids})
+    return None
+
+
+def _lines(path: Path, owners: set[int]) -> tuple[list[str], float] | None:
+    """The lines of a regular file; None if it is none, too large, or not for us to see."""
+    # The last part may be a link (a checkout of links is common); what it leads to is checked below.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        facts = os.fstat(descriptor)
+        for_all = bool(facts.st_mode & stat.S_IROTH)
+        if not stat.S_ISREG(facts.st_mode) or not (for_all or facts.st_uid in owners - {0}):
+            return None
+        if facts.st_size > _MAX_FILE_BYTES or not path.name.endswith((".py", ".pyw")):
+            return None
+        data = os.pread(descriptor, _MAX_FILE_BYTES, 0)
+    finally:
+        os.close(descriptor)
+    return data.decode("utf-8", "replace").splitlines(), facts.st_mtime

@@ -1,0 +1,128 @@
+"""A Diagnosis as one screen of text, with colours or without.
+
+Pure: lines out, nothing printed. Whatever came from the target is made harmless; lines are wrapped to the
+width given. Not covered: whether there is a terminal, and how wide it is (the command).
+"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from harness.render.text import single_line
+from harness.rules.chain import Scene
+from harness.rules.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from harness.evidence import Case, Frame
+    from harness.findings import Diagnosis, Finding, Link
+
+HEADINGS = {
+    "healthy": "HEALTHY",
+    "slow": "SLOW, not hung",
+    "hung": "HUNG",
+    "stopped": "STOPPED",
+    "exited": "EXITED",
+    "unknown": "CANNOT TELL",
+}
+_COLOURS = {"healthy": "32", "slow": "33", "hung": "31", "stopped": "35", "exited": "35", "unknown": "36"}
+_LABEL = 12
+
+
+def screen(case: Case, diagnosis: Diagnosis, *, width: int = 100, colour: bool = False) -> list[str]:
+    """The whole screen."""
+    width = max(30, min(width, 140))
+    verdict = diagnosis.verdict
+    heading = HEADINGS[verdict.state]
+    shown = f"\x1b[1;{_COLOURS[verdict.state]}m{heading}\x1b[0m" if colour else heading
+    rest = f" · {verdict.cause} · pid {diagnosis.pid} · {single_line(diagnosis.headline)}"
+    first = textwrap.wrap(heading + rest, width, max_lines=2, placeholder=" …") or [heading]
+    lines = [first[0].replace(heading, shown, 1), *first[1:]]
+    lines += _wrap(verdict.summary, width)
+    lines.append("")
+    if verdict.chain and (len(verdict.chain) > 1):
+        lines += _chain(verdict, width)
+    lines += _look_at(case, verdict, width)
+    lines += _labelled("seen" if verdict.state == "unknown" else "because", verdict.evidence[:6], width)
+    lines += _labelled("next", verdict.next_steps[:3], width)
+    others = [each for each in diagnosis.findings[1:4] if each.confidence >= 0.5]
+    if others:
+        lines += ["", *_labelled("perhaps", [f"{each.cause}: {each.summary}" for each in others], width)]
+    if diagnosis.notes:
+        lines += [
+            "",
+            *_labelled("also", [f"{each.cause}: {each.summary}" for each in diagnosis.notes], width),
+        ]
+    missing = [
+        f"{each.what}: {each.reason.replace('_', ' ')}, {each.detail}" for each in diagnosis.not_checked
+    ]
+    if missing:
+        lines += ["", *_labelled("unchecked", missing[:5], width)]
+    page = f" · docs: causes/{verdict.cause}" if verdict.cause != "unknown" else ""
+    lines += ["", *_wrap(f"{diagnosis.took_seconds:.1f} s{page} · everything: --html FILE or --json", width)]
+    return lines
+
+
+def _chain(verdict: Finding, width: int) -> list[str]:
+    blamed = verdict.blame
+    shown = []
+    for each in verdict.chain:
+        here = blamed is not None and (each.pid, each.tid, each.line) == (blamed.pid, blamed.tid, blamed.line)
+        shown.append(f"{link_text(each)}{'   ← look here' if here else ''}")
+    return _labelled("chain", shown, width)
+
+
+def link_text(link: Link) -> str:
+    """One waiter in a line."""
+    name = f"rank {link.rank} " if link.rank is not None else f"pid {link.pid} "
+    where = (
+        f"{link.file.rsplit('/', 1)[-1]}:{link.line} in {link.function}" if link.line else "no line of Python"
+    )
+    return f"{name}{link.thread}  {where}  waits for {link.waits_for}"
+
+
+def _look_at(case: Case, verdict: Finding, width: int) -> list[str]:
+    blamed = verdict.blame
+    if blamed is None:
+        return []
+    name = blamed.file.rsplit("/", 1)[-1]
+    lines = _labelled(
+        "look at", [f"{name}:{blamed.line} in {blamed.function} ({blamed.thread}) · {blamed.file}"], width
+    )
+    for number, text in source_window(case, blamed.file, blamed.line, blamed.function):
+        mark = ">" if number == blamed.line else " "
+        lines.append(_cut(f"{' ' * (_LABEL + 2)}{mark} {number}  {_harmless_code(text)}", width))
+    return lines
+
+
+def source_window(case: Case, file: str, line: int, function: str) -> tuple[tuple[int, str], ...]:
+    """The lines around the blamed one, as far as they were recorded."""
+    from harness.evidence import Frame as Evidence
+
+    frame: Frame = Evidence(function=function, file=file, line=line)
+    return Scene(View(case)).sources.window(frame)
+
+
+def _harmless_code(text: str) -> str:
+    indent = len(text) - len(text.lstrip())
+    return " " * min(indent, 24) + single_line(text)
+
+
+def _labelled(label: str, texts: Iterable[str], width: int) -> list[str]:
+    lines: list[str] = []
+    for text in texts:
+        for at, part in enumerate(_wrap(text, width - _LABEL) or [""]):
+            head = f"  {label}".ljust(_LABEL) if not lines else " " * _LABEL
+            lines.append(f"{head}{'  ' if at else ''}{part}".rstrip())
+    return lines
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Lines of at most `width`; one that has no blank to break at is cut."""
+    return textwrap.wrap(single_line(text), max(16, width - 2), break_on_hyphens=False)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -1,0 +1,384 @@
+"""Who waits for whom: from each trainer's main thread to the end of its wait, across threads and workers.
+
+An edge is drawn only where it can be shown: the same object (its address in two frames), the same
+expression in two functions, the thread that a `join` names, the worker that a pid names. Where none can be
+shown the chain ends with what is missing (`gap`), and rules say so or abstain. Into another process it
+leads only if that is a worker of this training.
+
+Not covered: ranks among each other (`harness.rules.ranks`), causes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from harness import frames as code
+from harness.evidence import Reading
+from harness.rules.motion import Motion
+from harness.rules.source import Sources
+from harness.rules.waits import Wait, wait_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.evidence import Frame
+    from harness.rules.view import ProcessView, ThreadView, View
+
+# Why a chain ends where it does; empty: its last wait is for something outside, or is none.
+Gap: TypeAlias = Literal["", "nobody", "unproved", "starved", "idle", "dead", "unseen"]
+Key: TypeAlias = tuple[str, object, str]
+
+MAX_LINKS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """The thread that a wait is for, or why none is known; and what shows it."""
+
+    to: ThreadView | None = None
+    gap: Gap = ""
+    fact: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """From a main thread to the end. `cycle` holds the waits that close on themselves."""
+
+    waits: tuple[Wait, ...]
+    gap: Gap
+    facts: tuple[str, ...]
+    cycle: tuple[Wait, ...] = ()
+
+    @property
+    def begin(self) -> Wait:
+        """Where it starts."""
+        return self.waits[0]
+
+    @property
+    def end(self) -> Wait:
+        """Where it ends."""
+        return self.waits[-1]
+
+
+class Scene:
+    """A view with what rules share: sources, motion and waits of every thread, chains of every trainer."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.sources = Sources(view.case)
+        self._waits: dict[int, Wait] = {}
+        self._motions: dict[int, Motion] = {}
+
+    def wait(self, thread: ThreadView) -> Wait:
+        """What a thread waits for."""
+        key = id(thread)
+        if key not in self._waits:
+            self._waits[key] = wait_of(thread, self.sources)
+        return self._waits[key]
+
+    def motion(self, thread: ThreadView) -> Motion:
+        """What moved in a thread."""
+        key = id(thread)
+        if key not in self._motions:
+            self._motions[key] = Motion(thread)
+        return self._motions[key]
+
+    @cached_property
+    def subjects(self) -> tuple[ProcessView, ...]:
+        """The processes to judge: all ranks, else what was asked about, else what its launcher started."""
+        if self.view.ranks:
+            return tuple(each for each in self.view.ranks if each.alive)
+        target = self.view.target
+        if target is not None and target.role != "launcher" and target.alive:
+            return (target,)
+        found = [each for each in self.view.trainers if each.alive and each.python and each is not target]
+        below = [each for each in found if target is None or _is_below(each, target)]
+        # The outermost one: what it started in its turn is its own affair.
+        first = [
+            each for each in below if not any(_is_below(each, other) for other in below if other is not each)
+        ]
+        return tuple(first) or ((target,) if target is not None and target.alive else ())
+
+    @cached_property
+    def chains(self) -> tuple[Chain, ...]:
+        """One per subject that has a main thread."""
+        return tuple(self.chain(each.main) for each in self.subjects if each.main is not None)
+
+    def chain(self, thread: ThreadView) -> Chain:
+        """Follow one thread's wait to its end."""
+        waits: list[Wait] = []
+        facts: list[str] = []
+        current: ThreadView | None = thread
+        gap: Gap = ""
+        while current is not None and len(waits) < MAX_LINKS:
+            met = next((at for at, wait in enumerate(waits) if wait.thread is current), None)
+            if met is not None:
+                return Chain(waits=tuple(waits), gap="", facts=tuple(facts), cycle=tuple(waits[met:]))
+            waits.append(self.wait(current))
+            edge = self._behind_the_gil(waits[-1], self._edge(waits[-1]))
+            facts += [edge.fact] if edge.fact else []
+            current, gap = edge.to, edge.gap
+        return Chain(waits=tuple(waits), gap=gap, facts=tuple(facts))
+
+    # ── edges ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _edge(self, wait: Wait) -> Edge:
+        match wait.kind:
+            case "lock":
+                return self._lock(wait)
+            case "event":
+                return self._counterpart(
+                    wait, ("wait", "wait_for", "acquire"), ("set", "notify", "notify_all", "release")
+                )
+            case "queue-get":
+                return self._counterpart(wait, ("get",), ("put", "put_nowait"))
+            case "queue-put":
+                return self._counterpart(wait, ("put",), ("get", "get_nowait"))
+            case "queue-join":
+                return self._counterpart(wait, ("join",), ("task_done", "get"))
+            case "join":
+                return self._joined(wait)
+            case "future":
+                return self._executor(wait)
+            case "gil":
+                holder = next((each for each in wait.thread.process.threads if each.holds_gil), None)
+                return Edge(to=holder, fact="another thread holds the GIL in every dump")
+            case "exit":
+                return self._held_at_exit(wait)
+            case "dataloader" | "pool" | "process-queue":
+                return self._workers(wait)
+            case "process-join":
+                return self._child(wait)
+            case "sync-over-async":
+                return self._loop(wait)
+        return Edge()
+
+    def _behind_the_gil(self, wait: Wait, edge: Edge) -> Edge:
+        """One call into C that never lets the GIL go holds up every other thread, whatever it waits for."""
+        if edge.to is not None or wait.kind in ("disk", "stopped", "busy"):
+            return edge
+        for thread in wait.thread.process.threads:
+            if (
+                thread is not wait.thread
+                and thread.holds_gil
+                and thread.stood_still
+                and len(thread.shapes) > 1
+            ):
+                return Edge(
+                    to=thread, fact=f"{thread.name} holds the GIL in every sample: no other thread can run"
+                )
+        return edge
+
+    def _lock(self, wait: Wait) -> Edge:
+        if wait.user is None:
+            return Edge(gap="unproved")
+        wanted = self.sources.asked(wait.user)
+        key = self.key(wait.thread, wait.user, wanted) if wanted else None
+        if key is None:
+            return Edge(gap="unproved")
+        for thread in wait.thread.process.threads:
+            for frame in user_frames(thread):
+                for held in self.sources.held(frame):
+                    if self.key(thread, frame, held.expression) == key:
+                        # The thread itself included: it waits for what it holds.
+                        place = f"{frame.file.rsplit('/', 1)[-1]}:{held.line}"
+                        fact = (
+                            f"{wanted} is held by {thread.name}, which took it at {place} in {frame.function}"
+                        )
+                        return Edge(to=thread, fact=fact)
+        return Edge(gap="nobody", fact=f"no thread of this process stands in a block that holds {wanted}")
+
+    def _counterpart(self, wait: Wait, own: tuple[str, ...], opposite: tuple[str, ...]) -> Edge:
+        others = [
+            each for each in wait.thread.process.threads if each is not wait.thread and user_frames(each)
+        ]
+        if not others:
+            return Edge(gap="nobody", fact="no other thread of the process runs the user's code")
+        keys: set[Key] = set()
+        if wait.object_address:
+            keys.add(("at", wait.object_address, ""))
+        expression = self.sources.receiver(wait.user, *own) if wait.user else None
+        if expression and wait.user and (key := self.key(wait.thread, wait.user, expression)):
+            keys.add(key)
+        proved: list[ThreadView] = []
+        for thread in others:
+            for frame in user_frames(thread):
+                calls = {each for method in opposite for each in self.sources.calls(frame, method)}
+                if any(self.key(thread, frame, each) in keys for each in calls):
+                    proved.append(thread)
+                    break
+        if not proved:
+            refers = any(
+                local.address == wait.object_address
+                for thread in others
+                for frame in user_frames(thread)
+                for local in frame.locals
+                if wait.object_address
+            )
+            known = (
+                bool(keys) and not refers and all(self.sources.of(f) for t in others for f in user_frames(t))
+            )
+            return Edge(gap="nobody" if known else "unproved")
+        # Of several: one that cannot go on says more than one that waits for the same thing.
+        chosen = min(proved, key=lambda each: self.wait(each).kind in ("busy", wait.kind))
+        return Edge(to=chosen, fact=f"{chosen.name} is the one that calls {'/'.join(opposite[:2])} on it")
+
+    def _joined(self, wait: Wait) -> Edge:
+        others = [
+            each for each in wait.thread.process.threads if each is not wait.thread and each.python_frames
+        ]
+        address = wait.object_address
+        for thread in others:
+            for frame in thread.python_frames[::-1][:3]:
+                if address and any(each.name == "self" and each.address == address for each in frame.locals):
+                    return Edge(to=thread, fact=f"{thread.name} is the thread that is joined")
+        return (
+            Edge(to=others[0], fact=f"{others[0].name} is the only other thread")
+            if len(others) == 1
+            else Edge(gap="unproved")
+        )
+
+    def _executor(self, wait: Wait) -> Edge:
+        workers = [
+            each
+            for each in wait.thread.process.threads
+            if each.frame_in("_worker", module="futures/thread.py")
+        ]
+        working = [each for each in workers if user_frames(each) and each is not wait.thread]
+        starved = [each for each in workers if self.wait(each).kind == "future"]
+        if working and starved and len(starved) == len([each for each in workers if user_frames(each)]):
+            return Edge(
+                gap="starved", fact=f"all {len(starved)} workers of the executor wait for futures themselves"
+            )
+        if working:
+            chosen = min(working, key=lambda each: self.wait(each).kind in ("busy", "future"))
+            return Edge(to=chosen, fact=f"{chosen.name} runs work of the executor")
+        if workers:
+            return Edge(gap="idle", fact=f"the executor's {len(workers)} workers are idle")
+        if wait.thread.process.children:
+            return self._workers(wait)
+        return Edge(gap="nobody", fact="there is no executor thread in the process")
+
+    def _held_at_exit(self, wait: Wait) -> Edge:
+        process = wait.thread.process
+        for thread in process.threads:
+            if thread.frame_in("_feed", module="multiprocessing/queues.py"):
+                return Edge(to=thread, fact="a queue's feeder thread has not written all that was put")
+        held = [each for each in process.threads if each is not wait.thread and user_frames(each)]
+        if len(held) >= 1:
+            return Edge(to=held[0], fact=f"{held[0].name} still runs")
+        if workers_of(process):
+            return self._workers(wait)
+        return Edge(gap="unproved")
+
+    def _workers(self, wait: Wait) -> Edge:
+        process = wait.thread.process
+        dead = [each for each in process.children if each.process.state in "ZX" or not each.alive]
+        if dead:
+            return Edge(gap="dead", fact=f"worker pid {dead[0].pid} has ended (a zombie)")
+        workers = workers_of(process)
+        if not workers:
+            return Edge(gap="nobody", fact="there is no worker process (any more)")
+        unseen = [each for each in workers if each.main is None or not each.main.frames]
+        active = [
+            each.main
+            for each in workers
+            if each.main is not None and each.main.frames and not self.idle(each.main)
+        ]
+        stopped = [each.main for each in workers if each.main is not None and each.state in ("T", "t")]
+        if stopped:
+            return Edge(to=stopped[0], fact=f"worker pid {stopped[0].process.pid} is stopped")
+        if active:
+            chosen = min(active, key=lambda each: self.wait(each).kind == "busy")
+            return Edge(to=chosen, fact=f"worker pid {chosen.process.pid} is the one that has not answered")
+        if unseen:
+            return Edge(gap="unseen", fact=f"worker pid {unseen[0].pid} could not be looked into")
+        return Edge(gap="idle", fact=f"all {len(workers)} workers wait for work")
+
+    def idle(self, thread: ThreadView) -> bool:
+        """Whether a worker's main thread waits for work to be given to it."""
+        first = next((each for each in thread.python_frames if code.owner(each) != "stdlib"), None)
+        waits = self.wait(thread).kind in {
+            "process-queue",
+            "process-lock",
+            "pipe-read",
+            "pool-worker",
+            "lock",
+        }
+        if first is None:
+            return waits
+        return waits and bool(re.search(r"torch/utils/data/_utils/worker\.py$", first.file))
+
+    def _child(self, wait: Wait) -> Edge:
+        call = wait.thread.syscall
+        children = workers_of(wait.thread.process)
+        named = [
+            each for each in children if call is not None and call.arguments and call.arguments[0] == each.pid
+        ]
+        if not named and len(children) == 1:
+            named = list(children)
+        if not named:
+            return self._workers(wait) if children else Edge(gap="unproved")
+        if named[0].main is None or not named[0].main.frames:
+            return Edge(gap="unseen", fact=f"worker pid {named[0].pid} could not be looked into")
+        return Edge(to=named[0].main, fact=f"pid {named[0].pid} is the process that is joined")
+
+    def _loop(self, wait: Wait) -> Edge:
+        for thread in wait.thread.process.threads:
+            if thread is not wait.thread and thread.frame_in(
+                "run_forever", "_run_once", module="base_events.py"
+            ):
+                return Edge(to=thread, fact=f"the event loop runs in {thread.name}")
+        return Edge(gap="nobody", fact="no thread of this process runs an event loop")
+
+    # ── identity ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def key(self, thread: ThreadView, frame: Frame, expression: str) -> Key | None:
+        """What an expression in a frame stands for, so that two frames can be compared; None if unknown."""
+        root, _, rest = expression.partition(".")
+        if not root.isidentifier() or "(" in rest:
+            return None
+        local = next((each for each in frame.locals if each.name == root), None)
+        if local is not None:
+            return ("at", local.address, rest)
+        if frame.function == "<module>" or thread.process.has_trusted_locals:
+            return ("name", frame.file, expression)
+        return None
+
+
+def user_frames(thread: ThreadView) -> tuple[Frame, ...]:
+    """The frames of the user's own code, innermost first."""
+    return tuple(frame for frame in thread.python_frames if code.owner(frame) == "user")
+
+
+def workers_of(process: ProcessView) -> tuple[ProcessView, ...]:
+    """The live worker processes of a trainer."""
+    return tuple(each for each in process.children if each.role == "worker" and each.alive)
+
+
+def descendants(process: ProcessView) -> Iterator[ProcessView]:
+    """All processes below one, nearest first."""
+    todo = list(process.children)
+    for each in todo:
+        yield each
+        todo.extend(each.children)
+
+
+def _is_below(process: ProcessView, other: ProcessView) -> bool:
+    parent = process.parent
+    while parent is not None:
+        if parent is other:
+            return True
+        parent = parent.parent
+    return False
+
+
+def connected(process: ProcessView, state: str) -> int:
+    """How many TCP sockets a process has in this state."""
+    sockets = process.process.sockets
+    if not isinstance(sockets, Reading):
+        return 0
+    return sum(each.state == state for each in sockets.value if each.family.startswith("tcp"))

@@ -1,0 +1,225 @@
+"""Processes that are stopped, gone, in the kernel's hands, short of memory, or done but unable to end.
+
+Not covered: ranks that ended while others wait for them (`ranks`), workers that did (`inside`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from harness.evidence import Reading
+from harness.findings import Finding
+from harness.rules import say
+from harness.rules.chain import user_frames, workers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.rules.chain import Scene
+    from harness.rules.view import ProcessView
+
+_PRESSED_PERCENT = 20.0
+_THROTTLED_PERCENT = 50.0
+
+
+def exited(scene: Scene) -> Iterator[Finding]:
+    """exited: what was asked about is gone, or a zombie."""
+    target = scene.view.target
+    if target is None:
+        yield Finding(
+            state="exited",
+            cause="exited",
+            confidence=0.99,
+            summary=f"There is no process {scene.view.case.target.pid} any more: it has ended.",
+            next_steps=("see the end of its log", "dmesg | grep -i 'killed process' tells of the OOM killer"),
+        )
+        return
+    if target.alive:
+        return
+    zombie = target.state == "Z" or target.process.state == "Z"
+    parent = target.process.ppid
+    summary = (
+        f"It has ended and is a zombie: its parent, pid {parent}, has not asked for its exit status."
+        if zombie
+        else "It ended while we looked."
+    )
+    yield Finding(
+        state="exited",
+        cause="exited",
+        confidence=0.98,
+        summary=summary,
+        evidence=(f"state {target.state}", f"parent pid {parent}"),
+        next_steps=(
+            "see the end of its log",
+            f"look at its parent: harness diagnose {parent}" if zombie else "",
+        ),
+    )
+
+
+def stopped(scene: Scene) -> Iterator[Finding]:
+    """stopped: SIGSTOP, ctrl-Z or a debugger; of the process itself, or of the worker it waits for."""
+    for chain in scene.chains:
+        wait = chain.end
+        process = wait.thread.process
+        if wait.kind != "stopped" and process.state not in ("T", "t"):
+            continue
+        tracer = process.process.tracer_pid
+        traced = isinstance(tracer, Reading) and tracer.value > 0
+        by = f" by pid {tracer.value} (a debugger)" if traced and isinstance(tracer, Reading) else ""
+        what = say.who(wait.thread)
+        yield say.finding(
+            scene,
+            chain,
+            "stopped",
+            "stopped",
+            0.97,
+            f"{what[0].upper()}{what[1:]} is stopped{by}.",
+            evidence=[f"pid {process.pid} is in state {process.state}"],
+            next_steps=[f"kill -CONT {process.pid}"]
+            if not traced
+            else ["let the debugger continue or detach"],
+        )
+    if not scene.chains:
+        for subject in scene.subjects:
+            if subject.state in ("T", "t"):
+                yield Finding(
+                    state="stopped",
+                    cause="stopped",
+                    confidence=0.95,
+                    summary=f"pid {subject.pid} is stopped.",
+                    evidence=(f"pid {subject.pid} is in state {subject.state}",),
+                    next_steps=(f"kill -CONT {subject.pid}",),
+                )
+
+
+def disk_wait(scene: Scene) -> Iterator[Finding]:
+    """disk-wait: uninterruptible sleep in every sample."""
+    for chain in scene.chains:
+        wait = chain.end
+        if wait.kind != "disk":
+            continue
+        where = f" in {wait.thread.wchans[-1]}" if wait.thread.wchans else ""
+        mounts = _mounts(wait.thread.process)
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "disk-wait",
+            0.85,
+            f"{say.who(wait.thread)} is in uninterruptible sleep{where}: the kernel waits, for a "
+            f"disk, a network mount "
+            "or a device.",
+            evidence=["state D in every sample", wait.on, *mounts],
+            next_steps=[
+                "dmesg tells of disks and mounts that do not answer",
+                "no signal ends it before the kernel is done",
+            ],
+        )
+
+
+def memory_pressure(scene: Scene) -> Iterator[Finding]:
+    """memory-pressure: throttled by its control group, or waiting for memory most of the time."""
+    for chain in scene.chains:
+        process = chain.end.thread.process
+        found = process.process.cgroup
+        facts: list[str] = []
+        if isinstance(found, Reading):
+            group = found.value
+            pressures = group.pressure.value if isinstance(group.pressure, Reading) else ()
+            for each in pressures:
+                if each.resource == "memory" and each.full_avg10 >= _PRESSED_PERCENT:
+                    facts.append(
+                        f"its control group stood still for memory {each.full_avg10:.0f} % of the last 10 s"
+                    )
+                if each.resource == "cpu" and each.some_avg10 >= _THROTTLED_PERCENT and _throttled(process):
+                    facts.append(
+                        f"its control group waited for CPU {each.some_avg10:.0f} % of the last 10 "
+                        f"s, throttled"
+                    )
+        pressure = scene.view.case.pressure
+        if isinstance(pressure, Reading):
+            facts += [
+                f"the machine stood still for memory {each.full_avg10:.0f} % of the last 10 s"
+                for each in pressure.value
+                if each.resource == "memory" and each.full_avg10 >= _PRESSED_PERCENT
+            ]
+        if facts:
+            yield say.finding(
+                scene,
+                chain,
+                "slow",
+                "memory-pressure",
+                0.7,
+                "It lacks memory or CPU time: it is throttled or swaps.",
+                evidence=facts,
+                next_steps=["give it more memory, or a smaller batch", "see the limits of its container"],
+            )
+
+
+def interpreter_exit(scene: Scene) -> Iterator[Finding]:
+    """interpreter-exit: the program is done, and something keeps the interpreter from ending."""
+    for chain in scene.chains:
+        begin = chain.begin
+        main = begin.thread
+        if begin.kind != "exit":
+            outermost = main.python_frames[-1] if main.python_frames else None
+            hook = outermost is not None and main.is_main and outermost in user_frames(main)
+            # The stack of a main thread begins with <module>; what an atexit hook runs does not.
+            if not hook or outermost is None or outermost.function == "<module>" or begin.kind == "busy":
+                continue
+            yield say.finding(
+                scene,
+                chain,
+                "hung",
+                "interpreter-exit",
+                0.9,
+                f"The program is done, but an exit hook does not end: {say.place(begin.user)}.",
+                evidence=[f"the main thread's outermost frame is {say.place(outermost)}, not a module's"],
+                next_steps=["let the hook give up after a time"],
+                wait=begin,
+            )
+            continue
+        holder = chain.waits[1] if len(chain.waits) > 1 else None
+        children = workers_of(main.process)
+        if holder is None and not children:
+            what, confidence = "a thread that is not a daemon", 0.6
+        elif holder is not None:
+            what, confidence = f"thread {holder.thread.name}, which waits for {say.waits_for(holder)}", 0.92
+        else:
+            what, confidence = f"worker pid {children[0].pid}", 0.8
+        yield dataclasses.replace(
+            say.finding(
+                scene,
+                chain,
+                "hung",
+                "interpreter-exit",
+                confidence,
+                f"The program is done, but cannot end: {what} holds it.",
+                evidence=["the main thread is in the interpreter's shutdown"],
+                next_steps=[
+                    "make the thread a daemon, or tell it to end and join it, before the program ends"
+                ],
+                wait=holder,
+            ),
+        )
+
+
+def _throttled(process: ProcessView) -> bool:
+    found = process.process.cgroup
+    if not isinstance(found, Reading):
+        return False
+    throttled = found.value.throttled_periods
+    return isinstance(throttled, Reading) and throttled.value > 0
+
+
+def _mounts(process: ProcessView) -> list[str]:
+    found = process.process.descriptors
+    if not isinstance(found, Reading):
+        return []
+    mounts = {
+        each.filesystem.value
+        for each in found.value
+        if each.kind == "file" and isinstance(each.filesystem, Reading) and each.number > 2
+    }
+    return [f"it has files open on {mount}" for mount in sorted(mounts)[:2]]

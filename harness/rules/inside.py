@@ -1,0 +1,394 @@
+"""Waits inside the training: locks, forks, queues, events, futures, event loops, workers.
+
+Deadlocks are proved: each edge of a cycle was shown (`chain`). Where who holds what could not be shown, the
+rule says less, or nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.rules import say
+from harness.rules.chain import user_frames, workers_of
+from harness.rules.outside import ends
+from harness.rules.progress import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.findings import Finding
+    from harness.rules.chain import Scene
+    from harness.rules.view import ProcessView
+    from harness.rules.waits import Wait
+
+# What one may be doing, for long or for ever, while it holds what others wait for.
+_WITH_LOCK = ("sleep", "event", "native", "native-futex", "busy", "signal", "retry")
+
+
+def lock_deadlock(scene: Scene) -> Iterator[Finding]:
+    """lock-deadlock: a cycle of locks."""
+    for chain in scene.chains:
+        if not chain.cycle or not any(each.kind == "lock" for each in chain.cycle):
+            continue
+        waits = [each for each in chain.cycle if each.kind == "lock"]
+        names = " and ".join(dict.fromkeys(each.thread.name for each in chain.cycle))
+        lines = [
+            f"{each.thread.name} waits for {_lock_name(scene, each)} at {say.place(each.user)}"
+            for each in chain.cycle
+        ]
+        one = len(chain.cycle) == 1
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "lock-deadlock",
+            0.96,
+            f"{names} waits for a lock that it holds itself."
+            if one
+            else f"{names} wait for each other's locks.",
+            evidence=lines,
+            wait=waits[0],
+            next_steps=[
+                "use an RLock, or do not take it twice"
+                if one
+                else "take the locks in the same order everywhere"
+            ],
+        )
+
+
+def fork_deadlock(scene: Scene) -> Iterator[Finding]:
+    """fork-deadlock: a forked child waits for what only a thread of its parent could release."""
+    for chain in scene.chains:
+        wait = chain.end
+        process = wait.thread.process
+        if (
+            not process.forked
+            or process.parent is None
+            or not process.parent.python
+            or progress(scene, chain) is not None
+        ):
+            continue
+        alone = not [each for each in process.threads if each is not wait.thread and each.python_frames]
+        if wait.kind == "lock" and chain.gap in ("nobody", "unproved") and alone:
+            holder = _holder_in_parent(scene, wait, process.parent)
+            what = f"the lock {_lock_name(scene, wait)}"
+            facts = (
+                [holder]
+                if holder
+                else ["no other thread of the child runs Python: nobody in it could release the lock"]
+            )
+            confidence = 0.94 if holder else 0.85
+        elif wait.kind == "native-futex" and alone and wait.thread.stood_still:
+            what, confidence = "a lock inside native code, as its parent's threads had left it", 0.85
+            facts = ["a private futex in native code, and no other thread in the child"]
+        elif wait.kind == "sync-over-async" and chain.gap == "nobody":
+            what, confidence = "an event loop whose thread stayed in the parent", 0.9
+            facts = ["no thread of the child runs an event loop"]
+        else:
+            continue
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "fork-deadlock",
+            confidence,
+            f"{say.who(wait.thread)}, forked from pid {process.process.ppid}, waits for {what}, at "
+            f"{say.place(wait.user)}.",
+            evidence=["the process was forked and never called exec", *facts, *_fork_place(process)],
+            next_steps=[
+                "use the start method spawn or forkserver, or fork before threads are started",
+                "TOKENIZERS_PARALLELISM=false for tokenizers",
+            ],
+        )
+
+
+def lock_wait(scene: Scene) -> Iterator[Finding]:
+    """lock-wait: the holder lives, and does something else; or it could not be shown who holds it."""
+    for chain in scene.chains:
+        locks = [(at, each) for at, each in enumerate(chain.waits) if each.kind == "lock"]
+        if not locks or chain.cycle or progress(scene, chain) is not None:
+            continue
+        at, wait = locks[-1]
+        if wait is chain.end:
+            if wait.thread.process.forked and len(user_threads(wait.thread.process)) < 2:
+                continue
+            yield say.finding(
+                scene,
+                chain,
+                "hung",
+                "lock-wait",
+                0.7 if chain.gap == "unproved" else 0.75,
+                f"{say.who(wait.thread)} waits for the lock {_lock_name(scene, wait)}, at "
+                f"{say.place(wait.user)}; "
+                "who holds it could not be shown.",
+                next_steps=["look for an acquire() without its release(), on a path that raised"],
+            )
+            continue
+        holder = chain.waits[at + 1]
+        confidence = 0.9 if holder is chain.end and holder.kind in _WITH_LOCK else 0.5
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "lock-wait",
+            confidence,
+            f"{say.who(wait.thread)} waits for the lock {_lock_name(scene, wait)}; "
+            f"{say.who(holder.thread)} holds it and waits "
+            f"for {say.waits_for(holder)}, at {say.place(holder.user)}.",
+            evidence=[f"{holder.thread.name} holds it at {say.place(holder.user)}"],
+            next_steps=["do not hold the lock while doing that"],
+        )
+    for chain, wait in ends(scene, "process-lock"):
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "lock-wait",
+            0.75,
+            f"{say.who(wait.thread)} waits for a lock between processes, at {say.place(wait.user)}.",
+            evidence=["a semaphore in shared memory"],
+            next_steps=["a worker that was killed leaves its lock locked"],
+        )
+
+
+def queues(scene: Scene) -> Iterator[Finding]:
+    """queue-wait: nobody fills or drains the queue."""
+    for chain in scene.chains:
+        wait = chain.end
+        if progress(scene, chain) is not None:
+            continue
+        cyclic = chain.cycle and not any(each.kind == "lock" for each in chain.cycle)
+        in_queue = wait.kind in ("queue-get", "queue-put", "queue-join", "process-queue", "pool-worker")
+        if cyclic and any(each.kind.startswith("queue") for each in chain.cycle):
+            yield say.finding(
+                scene,
+                chain,
+                "hung",
+                "queue-wait",
+                0.88,
+                "Threads wait for each other's queues.",
+                evidence=[
+                    f"{each.thread.name} waits for {say.waits_for(each)} at {say.place(each.user)}"
+                    for each in chain.cycle
+                ],
+                wait=chain.cycle[0],
+            )
+            continue
+        if not in_queue or chain.cycle:
+            continue
+        does = {"queue-get": "fills", "queue-put": "drains", "queue-join": "works off"}.get(
+            wait.kind, "fills"
+        )
+        if chain.gap == "dead":
+            continue
+        confidence = {"nobody": 0.9, "idle": 0.75, "": 0.7}.get(chain.gap, 0.68)
+        joined = chain.begin if chain.begin.kind in ("exit", "process-join") else wait
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "queue-wait",
+            confidence,
+            f"{say.who(joined.thread)} waits at {say.place(joined.user)} on a queue that nobody {does}.",
+            evidence=[_others(joined)],
+            next_steps=[f"find who should be the one that {does} it, and why that one is gone or done"],
+            wait=wait if wait.user is not None else joined,
+        )
+    for chain in scene.chains:
+        # A process that was joined before its queue was drained: its feeder cannot write, so it cannot end.
+        kinds = [each.kind for each in chain.waits]
+        if kinds[:2] == ["process-join", "exit"] and chain.end.kind in ("pipe-write", "native", "busy"):
+            yield say.finding(
+                scene,
+                chain,
+                "hung",
+                "queue-wait",
+                0.93,
+                f"It joins pid {chain.waits[1].thread.process.pid} at "
+                f"{say.place(chain.begin.user)}, which cannot end before "
+                "somebody takes what it put into its queue.",
+                evidence=["the worker's feeder thread stands in a write to a full pipe"],
+                next_steps=["get everything from the queue before you join the process"],
+                wait=chain.begin,
+            )
+
+
+def events(scene: Scene) -> Iterator[Finding]:
+    """event-wait: an event, a condition or a thread that cannot come."""
+    for chain in scene.chains:
+        wait = chain.end
+        if progress(scene, chain) is not None:
+            continue
+        cyclic = chain.cycle and all(each.kind in ("event", "join") for each in chain.cycle)
+        if not cyclic and (chain.cycle or wait.kind not in ("event", "join")):
+            continue
+        what = "a thread to end" if wait.kind == "join" else "an event"
+        by = "the threads wait for each other" if cyclic else _others(wait)
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "event-wait",
+            0.9 if chain.gap == "nobody" or cyclic else 0.72,
+            f"{say.who(wait.thread)} waits for {what} that does not come, at {say.place(wait.user)}.",
+            evidence=[by],
+            next_steps=["see who should set it, and on which path that is left out", "wait with a timeout"],
+            wait=chain.cycle[0] if cyclic else None,
+        )
+
+
+def futures(scene: Scene) -> Iterator[Finding]:
+    """future-wait: a future that cannot complete."""
+    for chain in scene.chains:
+        wait = chain.end
+        if wait.kind != "future" or progress(scene, chain) is not None:
+            continue
+        starved = chain.gap == "starved" or bool(chain.cycle)
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "future-wait",
+            {"starved": 0.93, "idle": 0.85, "nobody": 0.8}.get(chain.gap, 0.7),
+            f"{say.who(wait.thread)} waits for a future that cannot complete, at {say.place(wait.user)}"
+            + (": every worker of the executor waits for one itself." if starved else "."),
+            next_steps=["do not wait for futures inside tasks of the same executor, or give it more workers"],
+        )
+
+
+def loops(scene: Scene) -> Iterator[Finding]:
+    """async-wait: an idle event loop."""
+    for chain, wait in ends(scene, "async"):
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "async-wait",
+            0.72,
+            f"{say.who(wait.thread)} sits in an idle event loop, run at {say.place(say.at_end(chain).user)}.",
+            next_steps=["PYTHONASYNCIODEBUG=1, or asyncio.all_tasks(), tells which tasks are pending"],
+        )
+    for chain, wait in ends(scene, "sync-over-async"):
+        if chain.gap != "nobody" or not wait.thread.process.forked:
+            yield say.finding(
+                scene,
+                chain,
+                "hung",
+                "async-wait",
+                0.66,
+                f"{say.who(wait.thread)} waits for a coroutine in another thread, at {say.place(wait.user)}.",
+            )
+
+
+def workers(scene: Scene) -> Iterator[Finding]:
+    """worker-dead and worker-stuck: a worker that died, or that could not be looked into."""
+    for chain in scene.chains:
+        wait = chain.end
+        if wait.kind not in ("dataloader", "pool", "process-queue", "process-join", "future"):
+            continue
+        if progress(scene, chain) is not None:
+            continue
+        process = wait.thread.process
+        fact = chain.facts[-1] if chain.facts else ""
+        replaced = _replaced(process)
+        if chain.gap == "dead" or (chain.gap == "idle" and wait.kind == "pool"):
+            known = chain.gap == "dead" or bool(replaced)
+            yield say.finding(
+                scene,
+                chain,
+                "hung",
+                "worker-dead",
+                0.9 if known else 0.7,
+                f"{say.who(wait.thread)} waits at {say.place(wait.user)} for work that a dead "
+                f"worker had taken.",
+                evidence=[fact, *replaced, *_oom(process)],
+                next_steps=[
+                    "dmesg | grep -i 'killed process' tells whether it was the OOM killer",
+                    (
+                        "concurrent.futures.ProcessPoolExecutor notices dead workers, "
+                        "multiprocessing.Pool does not"
+                    ),
+                ],
+            )
+        elif wait.kind in ("dataloader", "pool"):
+            stuck = chain.gap in ("unseen", "idle")
+            yield say.finding(
+                scene,
+                chain,
+                "hung",
+                "worker-stuck",
+                0.75 if stuck else 0.6,
+                f"{say.who(wait.thread)} waits at {say.place(wait.user)} for a worker that could "
+                f"not be seen into.",
+                evidence=[f"{len(workers_of(process))} workers"],
+                next_steps=[f"harness diagnose {each.pid}" for each in workers_of(process)[:2]],
+            )
+        elif chain.gap == "unseen":
+            yield say.finding(
+                scene,
+                chain,
+                "hung",
+                "worker-stuck",
+                0.75,
+                f"{say.who(wait.thread)} waits at {say.place(wait.user)} for a worker that could "
+                f"not be seen into.",
+            )
+
+
+def user_threads(process: ProcessView) -> list[object]:
+    """The threads of a process that run the user's code."""
+    return [each for each in process.threads if user_frames(each)]
+
+
+def _lock_name(scene: Scene, wait: Wait) -> str:
+    name = scene.sources.asked(wait.user) if wait.user is not None else None
+    return name or "(unnamed)"
+
+
+def _holder_in_parent(scene: Scene, wait: Wait, parent: ProcessView) -> str:
+    """The thread of the parent that stands in a block of the same name: after a fork addresses are alike."""
+    if wait.user is None or (wanted := scene.sources.asked(wait.user)) is None:
+        return ""
+    key = scene.key(wait.thread, wait.user, wanted)
+    for thread in parent.threads:
+        for frame in user_frames(thread):
+            for held in scene.sources.held(frame):
+                if key is not None and scene.key(thread, frame, held.expression) == key:
+                    return f"in the parent {thread.name} holds {wanted} at {say.place(frame)}"
+    return ""
+
+
+def _fork_place(process: ProcessView) -> list[str]:
+    parent = process.parent
+    main = parent.main if parent is not None else None
+    frame = main.user_frame if main is not None else None
+    return [f"its parent stands at {say.place(frame)}"] if frame is not None else []
+
+
+def _replaced(process: ProcessView) -> list[str]:
+    """Workers that are much younger than their siblings: a pool puts new ones in the place of the dead."""
+    ticks = sorted((each.process.start_time_ticks, each.pid) for each in workers_of(process))
+    per_second = process.view.case.host.clock_ticks_per_second
+    if len(ticks) < 2 or ticks[-1][0] - ticks[0][0] < 0.3 * per_second:
+        return []
+    younger = (ticks[-1][0] - ticks[0][0]) / per_second
+    return [
+        f"worker pid {ticks[-1][1]} is {younger:.1f} s younger than the others: it replaces one that died"
+    ]
+
+
+def _oom(process: ProcessView) -> list[str]:
+    group = process.process.cgroup
+    kills = group.value.oom_kills if hasattr(group, "value") else None
+    if kills is not None and hasattr(kills, "value") and kills.value > 0:
+        return [f"its control group has seen {kills.value} OOM kills"]
+    return []
+
+
+def _others(wait: Wait) -> str:
+    others = [each for each in wait.thread.process.threads if each is not wait.thread and each.python_frames]
+    if not others:
+        return "no other thread of the process runs Python"
+    return "the other threads: " + ", ".join(
+        f"{each.name} at {say.place(each.user_frame)}" for each in others[:4]
+    )

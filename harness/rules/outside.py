@@ -1,0 +1,317 @@
+"""Waits for something outside of the training: peers, pipes, terminals, lock files, subprocesses, time.
+
+Cause and blame stay with the waiter; who is at the other end is evidence. Not covered: workers (`inside`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.evidence import Reading
+from harness.rules import say
+from harness.rules.chain import connected, descendants
+from harness.rules.progress import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.findings import Finding
+    from harness.rules.chain import Chain, Scene
+    from harness.rules.view import ProcessView
+    from harness.rules.waits import Wait
+
+
+def ends(scene: Scene, *kinds: str) -> Iterator[tuple[Chain, Wait]]:
+    """Chains that end in a wait of these kinds, and stand."""
+    for chain in scene.chains:
+        if chain.end.kind in kinds and not chain.cycle and progress(scene, chain) is None:
+            yield chain, chain.end
+
+
+def sockets(scene: Scene) -> Iterator[Finding]:
+    """socket-read, socket-write, socket-connect and dns."""
+    for chain, wait in ends(scene, "socket-read", "socket-write"):
+        cause = wait.kind
+        peer, facts = _peer(wait)
+        verb = "send anything" if cause == "socket-read" else "take more data"
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            cause,
+            0.92 if peer else 0.75,
+            f"{say.who(wait.thread)} waits for {peer or 'a peer'} to {verb}, at {say.place(wait.user)}.",
+            evidence=facts,
+            next_steps=[f"see whether {peer or 'the peer'} is alive", "give the call a timeout, and retry"],
+        )
+    for chain, wait in ends(scene, "socket-connect"):
+        peer, facts = _peer(wait)
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "socket-connect",
+            0.9 if peer else 0.75,
+            f"{say.who(wait.thread)} waits for a connection to {peer or 'a peer'}, at "
+            f"{say.place(wait.user)}.",
+            evidence=facts,
+            next_steps=[
+                "see whether the address is right and a firewall drops packets",
+                "give the call a timeout",
+            ],
+        )
+    for chain, wait in ends(scene, "dns"):
+        peer, facts = _peer(wait)
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "dns",
+            0.88,
+            f"{say.who(wait.thread)} waits for a name server, at {say.place(wait.user)}.",
+            evidence=facts,
+            next_steps=["getent hosts NAME tells whether names resolve", "see /etc/resolv.conf"],
+        )
+
+
+def serving(scene: Scene) -> Iterator[Finding]:
+    """healthy: a server that waits for requests, by design."""
+    for chain, wait in ends(scene, "serve", "async"):
+        listening = connected(wait.thread.process, "LISTEN")
+        if not listening or (wait.kind == "async" and connected(wait.thread.process, "ESTABLISHED")):
+            continue
+        yield say.finding(
+            scene,
+            chain,
+            "healthy",
+            "healthy",
+            0.75,
+            "It is a server, and waits for requests, by design.",
+            evidence=[f"{listening} listening sockets"],
+            next_steps=["if it should have been asked by now, look at who should ask"],
+        )
+
+
+def pipes(scene: Scene) -> Iterator[Finding]:
+    """pipe-read, pipe-write and stdin-read."""
+    for chain, wait in ends(scene, "pipe-read", "pipe-write"):
+        cause = wait.kind
+        far = _far_end(scene, wait)
+        other = "writes" if cause == "pipe-read" else "reads"
+        words = ", ".join(far) if far else "nobody that we can see"
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            cause,
+            0.9 if wait.descriptor is not None else 0.75,
+            f"{say.who(wait.thread)} waits for {'data in' if cause == 'pipe-read' else 'room in'} "
+            f"a pipe that {words} "
+            f"{other}, at {say.place(wait.user)}.",
+            evidence=[
+                f"at the pipe's other end: {words}",
+                *([wait.descriptor.target] if wait.descriptor else []),
+            ],
+            next_steps=[f"look at the process at the other end: it {other} nothing"],
+        )
+    for chain, wait in ends(scene, "stdin"):
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "stdin-read",
+            0.93,
+            f"It waits for someone to type, at {say.place(wait.user)}.",
+            evidence=[f"it reads descriptor 0{f', {wait.descriptor.target}' if wait.descriptor else ''}"],
+            next_steps=[
+                "answer the prompt, or give the answer on the command line",
+                "run it with </dev/null to see it fail",
+            ],
+        )
+
+
+def file_locks(scene: Scene) -> Iterator[Finding]:
+    """file-lock: a lock file that someone holds, or nobody any more."""
+    for chain, wait in ends(scene, "file-lock"):
+        target = wait.descriptor.target if wait.descriptor else ""
+        inode = wait.descriptor.inode if wait.descriptor else None
+        locks = scene.view.case.locks
+        holders = [
+            each
+            for each in (locks.value if isinstance(locks, Reading) else ())
+            if isinstance(inode, Reading) and each.inode == inode.value and not each.waiting
+        ]
+        near = [] if target else _lock_files(scene)
+        facts = (
+            [f"the lock file is {target}"] if target else [f"a lock file lies at {path}" for path in near[:3]]
+        )
+        held = [
+            f"pid {each.pid} holds it ({each.kind})"
+            for each in holders
+            if each.pid != wait.thread.process.pid
+        ]
+        if held:
+            facts += held
+        elif not target:
+            facts.append("it polls: no live holder could be shown; the file may be stale")
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "file-lock",
+            0.92 if held or wait.frame is not None else 0.8,
+            f"{say.who(wait.thread)} waits for the lock file "
+            f"{target or (near[0] if near else 'of this call')}, "
+            f"{held[0] if held else 'no live holder was found: it may be stale'}, at {say.place(wait.user)}.",
+            evidence=facts,
+            next_steps=[
+                "see what the holder does" if held else "if no process uses it, remove the stale file"
+            ],
+        )
+
+
+def children(scene: Scene) -> Iterator[Finding]:
+    """child-wait: a subprocess that does not end."""
+    for chain, wait in ends(scene, "child"):
+        process = wait.thread.process
+        call = wait.thread.syscall
+        named = [
+            each for each in process.children if call and call.arguments and each.pid in call.arguments[:2]
+        ]
+        child = next(iter(named or process.children), None)
+        facts = [f"the child is {say.commands(child)}, state {child.state}"] if child is not None else []
+        for below in [child, *descendants(child)] if child is not None else []:
+            if below.main is not None:
+                does = scene.wait(below.main)
+                if does.kind == "unseen" and below.main.syscall is not None:
+                    facts.append(
+                        f"pid {below.pid} stands in {below.main.syscall.name}{_of_pipe(below, process)}"
+                    )
+                elif does.kind != "unseen":
+                    facts.append(f"pid {below.pid} waits for {say.waits_for(does)}{_of_pipe(below, process)}")
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "child-wait",
+            0.9 if child is not None else 0.7,
+            f"{say.who(wait.thread)} waits for its subprocess "
+            f"{say.commands(child) if child else ''}, at {say.place(wait.user)}.",
+            evidence=facts,
+            next_steps=[
+                f"harness diagnose {child.pid}" if child else "see which child it should be",
+                "give the call a timeout",
+            ],
+        )
+
+
+def sleeping(scene: Scene) -> Iterator[Finding]:
+    """Sleep and retry-sleep."""
+    for chain, wait in ends(scene, "sleep", "retry"):
+        frame = wait.user
+        retries = wait.kind == "retry" or (frame is not None and scene.sources.retries(frame))
+        counted = [each.words for each in scene.motion(wait.thread).counters[:2]]
+        if retries:
+            yield say.finding(
+                scene,
+                chain,
+                "hung",
+                "retry-sleep",
+                0.88,
+                f"{say.who(wait.thread)} sleeps between retries, at {say.place(frame)}.",
+                evidence=[f"`{scene.sources.line(frame)}`" if frame else "", *counted],
+                next_steps=["see in its log why each try fails", "bound the number of tries"],
+            )
+        else:
+            yield say.finding(
+                scene,
+                chain,
+                "hung",
+                "sleep",
+                0.82,
+                f"{say.who(wait.thread)} sleeps, at {say.place(frame)}.",
+                evidence=[f"`{scene.sources.line(frame)}`" if frame else "", *counted],
+                next_steps=["see what it waits for: a sleep in a loop is a poll"],
+            )
+
+
+def native(scene: Scene) -> Iterator[Finding]:
+    """native-wait: asleep in native code, and no rule knows in what."""
+    for chain, wait in ends(scene, "native", "signal", "native-futex", "gpu"):
+        if wait.thread.stood_still is not True or wait.user is None:
+            continue
+        frames = [each.function for each in wait.thread.native_frames[:4]]
+        if wait.kind == "signal":
+            yield say.finding(
+                scene,
+                chain,
+                "hung",
+                "event-wait",
+                0.75,
+                f"It waits for a signal, at {say.place(wait.user)}.",
+                evidence=[wait.on],
+            )
+            continue
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "native-wait",
+            0.62,
+            f"{say.who(wait.thread)} waits inside native code, called at {say.place(wait.user)}.",
+            evidence=[f"native frames: {', '.join(frames)}"] if frames else [wait.on],
+            next_steps=["harness diagnose --native always shows the C frames"],
+        )
+
+
+def _peer(wait: Wait) -> tuple[str, list[str]]:
+    socket = wait.socket
+    if socket is None:
+        return "", []
+    queues = f"{socket.receive_queue_bytes} bytes to read, {socket.send_queue_bytes} to send"
+    facts = [f"the socket to {socket.peer or socket.local} is {socket.state}; {queues}"]
+    if socket.retransmits:
+        facts.append(f"{socket.retransmits} retransmissions: the peer does not acknowledge")
+    return socket.peer or socket.local, facts
+
+
+def _far_end(scene: Scene, wait: Wait) -> list[str]:
+    pipes = scene.view.case.pipes
+    if (
+        wait.descriptor is None
+        or not isinstance(pipes, Reading)
+        or not isinstance(wait.descriptor.inode, Reading)
+    ):
+        return []
+    wanted = "write" if wait.kind == "pipe-read" else "read"
+    found = next((each for each in pipes.value if each.inode == wait.descriptor.inode.value), None)
+    own = wait.thread.process.pid
+    ends = (
+        {(each.pid, each.command) for each in found.ends if each.access in (wanted, "both")}
+        if found
+        else set()
+    )
+    others = sorted((pid, command) for pid, command in ends if pid != own)
+    return [f"pid {pid} ({command})" for pid, command in others] or (["this process itself"] if ends else [])
+
+
+def _of_pipe(process: ProcessView, reader: ProcessView) -> str:
+    """`: a pipe that only its parent reads`, where a child stands in a write."""
+    main = process.main
+    call = main.syscall if main is not None else None
+    found = process.process.descriptors
+    if call is None or call.name != "write" or not isinstance(found, Reading):
+        return ""
+    written = next((each for each in found.value if each.number == call.arguments[0]), None)
+    if written is None or written.kind != "pipe" or not isinstance(written.inode, Reading):
+        return ""
+    pipes = reader.view.case.pipes
+    for pipe in pipes.value if isinstance(pipes, Reading) else ():
+        if pipe.inode == written.inode.value and any(each.pid == reader.pid for each in pipe.ends):
+            return f": the pipe is full, and pid {reader.pid}, which waits for it, does not read it"
+    return ""
+
+
+def _lock_files(scene: Scene) -> list[str]:
+    found = scene.view.case.artifacts
+    return [each.path for each in found.value if each.kind == "lock"] if isinstance(found, Reading) else []

@@ -1,0 +1,207 @@
+"""Whether a trainer advances: by its heartbeat, by the variables of its loops, by where it stands.
+
+`real` progress ends some day: a `for` over something bounded, a variable that its loop's end depends on, a
+heartbeat. Whatever else changes is only told. Not covered: causes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.evidence import Reading
+from harness.rules import say, source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.rules.chain import Chain, Scene
+    from harness.rules.motion import Counter
+    from harness.rules.view import ProcessView, ThreadView
+
+# A step may take this many times as long as the last before it counts as late.
+_PATIENCE_STEPS = 3.0
+_RETRY = re.compile(r"retr|attempt|tries|try", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What advanced. `outermost`: it is the outermost loop of the user's code that moves."""
+
+    words: str
+    counter: Counter | None = None
+    thread: ThreadView | None = None
+    outermost: bool = False
+    total: float | None = None
+    by_record: bool = False
+
+
+def progress(scene: Scene, chain: Chain) -> Progress | None:
+    """Real progress of a chain's trainer, or of the thread at its end."""
+    process = chain.begin.thread.process
+    found = by_record(scene, process)
+    if found is not None:
+        return found
+    for wait in {id(each): each for each in (chain.end, *chain.waits)}.values():
+        counted = by_counter(scene, wait.thread)
+        if counted is not None:
+            return counted
+    return None
+
+
+def by_record(scene: Scene, process: ProcessView) -> Progress | None:
+    """The heartbeat moved, or is not late yet."""
+    seen: list[Mapping[str, Any]] = [
+        record
+        for sample in scene.view.case.samples
+        if isinstance(sample.records, Reading)
+        for record in sample.records.value
+        if record.get("pid") == process.pid
+    ]
+    if not seen:
+        return None
+    first, last = seen[0], seen[-1]
+    if _moment(last) > _moment(first):
+        return Progress(
+            words=f"the heartbeat moved while we looked (step {last.get('step')}, stage {last.get('stage')})",
+            by_record=True,
+        )
+    row = last.get("last")
+    usual = row.get("step_seconds") if isinstance(row, dict) else None
+    wall = last.get("last_progress_wall_seconds")
+    if isinstance(usual, (int, float)) and isinstance(wall, (int, float)) and usual > 0:
+        now = scene.view.case.taken_at_seconds + (scene.view.times[-1] if scene.view.times else 0.0)
+        if 0 <= now - wall < _PATIENCE_STEPS * usual:
+            words = f"the last step ended {now - wall:.1f} s ago, and a step takes {usual:.1f} s"
+            return Progress(words=words, by_record=True)
+    return None
+
+
+def _moment(record: Mapping[str, Any]) -> tuple[float, float]:
+    moment, count = record.get("last_progress_monotonic_seconds"), record.get("progress_count")
+    return (
+        float(moment) if isinstance(moment, (int, float)) else 0.0,
+        float(count) if isinstance(count, (int, float)) else 0.0,
+    )
+
+
+def by_counter(scene: Scene, thread: ThreadView) -> Progress | None:
+    """A loop's own variable moved towards the loop's end."""
+    counters = scene.motion(thread).counters
+    for counter in counters:
+        if not counter.monotonic:
+            continue
+        for loop in scene.sources.loops(counter.frame):
+            if not advances(loop, counter):
+                continue
+            if _is_retry(scene, thread, counter):
+                continue
+            outer = outer_loops(scene, thread, counter)
+            return Progress(
+                words=counter.words,
+                counter=counter,
+                thread=thread,
+                outermost=not outer,
+                total=_total(loop, counter),
+            )
+    return _by_object(scene, thread) or _by_argument(scene, thread)
+
+
+def _by_object(scene: Scene, thread: ThreadView) -> Progress | None:
+    """What a `for` loop goes over was another object each time: it went on."""
+    for name, frame in scene.motion(thread).replaced:
+        for loop in scene.sources.loops(frame):
+            if isinstance(loop, ast.While) or source.is_open_ended(loop) or scene.sources.retries(frame):
+                continue
+            if name in {each.id for each in ast.walk(loop.target) if isinstance(each, ast.Name)}:
+                return Progress(
+                    words=f"{name} of the loop at {say.place(frame)} is another one in each sample"
+                )
+    return None
+
+
+def _by_argument(scene: Scene, thread: ThreadView) -> Progress | None:
+    """A function was called again, with another number: its caller goes on."""
+    for counter in scene.motion(thread).counters:
+        if counter.argument and not scene.sources.retries(counter.frame) and not _RETRY.search(counter.name):
+            if _is_assigned(scene, counter):
+                continue
+            return Progress(words=f"{counter.frame.function} was called again: {counter.words}")
+    return None
+
+
+def _is_assigned(scene: Scene, counter: Counter) -> bool:
+    """Whether the function changes its own argument: then a change tells nothing of its caller."""
+    text = scene.sources.text(counter.frame)
+    return not text or bool(
+        re.search(
+            rf"\b{re.escape(counter.name)}\s*([-+*/%&|^@]|//|<<|>>|\*\*)?=[^=]", text.partition(":\n")[2]
+        )
+    )
+
+
+def advances(loop: ast.For | ast.AsyncFor | ast.While, counter: Counter) -> bool:
+    """Whether this loop's end depends on this counter."""
+    if isinstance(loop, ast.While):
+        names = source.exit_names(loop)
+        return counter.name in names
+    targets = {each.id for each in ast.walk(loop.target) if isinstance(each, ast.Name)}
+    if counter.name in targets:
+        return not source.is_open_ended(loop) or counter.name in source.exit_names(loop)
+    return False
+
+
+def outer_loops(scene: Scene, thread: ThreadView, counter: Counter) -> int:
+    """How many loops of the user's code stand around the one that moves."""
+    count = 0
+    for frame in thread.python_frames[::-1]:
+        loops = scene.sources.loops(frame)
+        if (frame.file, frame.function) == (counter.frame.file, counter.frame.function):
+            return count + sum(not advances(loop, counter) for loop in loops if _holds(loop, counter))
+        count += len(loops)
+    return count
+
+
+def _holds(loop: ast.For | ast.AsyncFor | ast.While, counter: Counter) -> bool:
+    """Whether a loop stands around one that moves by this counter."""
+    return any(
+        isinstance(each, (ast.For, ast.AsyncFor, ast.While)) and each is not loop and advances(each, counter)
+        for each in ast.walk(loop)
+    )
+
+
+def _is_retry(scene: Scene, thread: ThreadView, counter: Counter) -> bool:
+    return scene.wait(thread).kind in ("sleep", "retry", "socket-connect", "dns") and scene.sources.retries(
+        counter.frame
+    )
+
+
+def _total(loop: ast.For | ast.AsyncFor | ast.While, counter: Counter) -> float | None:
+    text = source.bound(loop)
+    if text is None:
+        return None
+    for local in counter.frame.locals:
+        if local.name == text and local.kind == "number":
+            try:
+                return float(local.value.replace("_", ""))
+            except ValueError:
+                return None
+    try:
+        return float(_constant(ast.parse(text, mode="eval").body))
+    except (ValueError, TypeError, SyntaxError, OverflowError):
+        return None
+
+
+def _constant(node: ast.expr) -> float:
+    """A number written out, or a small power or product of such."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+        return node.value
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mult, ast.Pow)):
+        left, right = _constant(node.left), _constant(node.right)
+        if isinstance(node.op, ast.Mult):
+            return left * right
+        if 0 <= right <= 18:
+            return float(left**right)
+    raise ValueError

@@ -1,0 +1,288 @@
+"""Ranks that wait for each other: different collectives, one that is elsewhere, dead, or never came; the GPU.
+
+Judged by the Python frames of all ranks of this machine. Not covered: ranks on other machines, and what a
+flight recorder would tell. `gpu-wait` is not verified: no Case of a real GPU was there to write it from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from harness.evidence import Reading
+from harness.rules import say
+from harness.rules.progress import by_counter, by_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.findings import Finding
+    from harness.rules.chain import Chain, Scene
+    from harness.rules.view import ProcessView
+
+_BACKWARD = re.compile(r"torch/(_tensor|autograd/.*)\.py$")
+_GONE = frozenset({"exit"})
+
+
+def collectives(scene: Scene) -> Iterator[Finding]:
+    """collective-mismatch, collective-straggler and rank-dead."""
+    chains = {id(chain.begin.thread.process): chain for chain in scene.chains}
+    waiting = {key: op for key, chain in chains.items() if (op := operation(chain))}
+    if not waiting or _any_moves(scene):
+        return
+    ranks = [each for each in scene.view.ranks if id(each) in chains]
+    in_it = [chains[id(each)] for each in ranks if id(each) in waiting]
+    absent = [each for each in ranks if id(each) not in waiting]
+    dead = dead_ranks(scene)
+    if not in_it:
+        return
+    if dead:
+        yield _dead(scene, in_it[0], dead)
+        return
+    left = [each for each in absent if chains[id(each)].begin.kind in _GONE]
+    if left:
+        chain = chains[id(left[0])]
+        yield _mismatch(
+            scene, chain, in_it, f"{say.who(chain.begin.thread)} has left the loop and is at its end"
+        )
+        return
+    if absent:
+        for each in absent:
+            chain = chains[id(each)]
+            where = say.at_end(chain)
+            yield say.finding(
+                scene,
+                chain,
+                "hung",
+                "collective-straggler",
+                0.95 if _seen(each) else 0.7,
+                f"{say.who(chain.begin.thread)} never came to the "
+                f"{waiting[id(in_it[0].begin.thread.process)]} that "
+                f"{_names(in_it)} wait in: it is at {say.place(where.user)}.",
+                evidence=[_stands(other, waiting) for other in in_it[:4]]
+                + [
+                    (
+                        f"{say.who(chain.begin.thread)} waits for {say.waits_for(chain.end)} at "
+                        f"{say.place(where.user)}"
+                    )
+                ],
+                next_steps=["see the second finding: what holds the absent rank there"],
+            )
+        return
+    operations = Counter(waiting.values())
+    places = Counter(_place(each) for each in in_it)
+    if len(operations) > 1 or (len(places) > 1 and len(in_it) > 1):
+        odd = _odd(in_it, waiting)
+        its = waiting[id(odd.begin.thread.process)]
+        words = f"{say.who(odd.begin.thread)} is in {its}, the others are elsewhere"
+        yield _mismatch(scene, odd, in_it, words)
+        return
+    size = world_size(scene)
+    if size is not None and len(ranks) < size:
+        yield say.finding(
+            scene,
+            in_it[0],
+            "hung",
+            "rank-dead" if _same_host(scene, size) else "collective-straggler",
+            0.7,
+            f"All ranks here wait in the same {next(iter(operations))}; {size - len(ranks)} of "
+            f"{size} ranks are not here.",
+            evidence=[_stands(each, waiting) for each in in_it[:4]],
+            next_steps=["run harness diagnose on the other machines"],
+        )
+
+
+def rendezvous(scene: Scene) -> Iterator[Finding]:
+    """rendezvous-wait: ranks that never came."""
+    for chain in scene.chains:
+        wait = next((each for each in chain.waits if each.kind == "rendezvous"), None)
+        if wait is None:
+            continue
+        process = wait.thread.process
+        size = process.environment.get("WORLD_SIZE", "?")
+        present = sorted(each.rank for each in scene.view.ranks if each.rank is not None)
+        address = (
+            f"{process.environment.get('MASTER_ADDR', '?')}:{process.environment.get('MASTER_PORT', '?')}"
+        )
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "rendezvous-wait",
+            0.9,
+            f"{say.who(wait.thread)} waits at {say.place(wait.user)} for ranks that have not come: "
+            f"{size} expected, "
+            f"{len(present) or 1} seen here.",
+            evidence=[
+                (
+                    f"expected {size} ranks, present on this machine: "
+                    f"{', '.join(map(str, present)) or 'this one'}"
+                ),
+                f"the store is at {address}",
+            ],
+            next_steps=[
+                (
+                    "see whether the other ranks were started, with the same MASTER_ADDR, MASTER_PORT "
+                    "and WORLD_SIZE"
+                )
+            ],
+            wait=wait,
+        )
+
+
+def gpu(scene: Scene) -> Iterator[Finding]:
+    """gpu-wait. Not verified on a GPU: its confidence stays low."""
+    gpus = scene.view.case.gpus
+    if not isinstance(gpus, Reading):
+        return
+    for chain in scene.chains:
+        wait = chain.end
+        pid = wait.thread.process.pid
+        mine = [
+            each
+            for each in gpus.value
+            if isinstance(each.processes, Reading) and any(one.pid == pid for one in each.processes.value)
+        ]
+        statement = scene.sources.statement(wait.user) if wait.user is not None else ""
+        asks = wait.kind == "gpu" or re.search(r"\.(item|cpu|tolist|synchronize|numpy)\(", statement)
+        if not mine or not asks or by_record(scene, wait.thread.process) is not None:
+            continue
+        busy = [
+            f"GPU {each.index} is {each.utilization_ratio.value:.0%} busy"
+            for each in mine
+            if isinstance(each.utilization_ratio, Reading)
+        ]
+        yield say.finding(
+            scene,
+            chain,
+            "hung",
+            "gpu-wait",
+            0.6,
+            f"It waits for the GPU, at {say.place(wait.user)}.",
+            evidence=[*busy, "this rule is not verified on a GPU"],
+            next_steps=["nvidia-smi, and dmesg | grep -i xid, tell of a GPU that fell off"],
+        )
+
+
+def operation(chain: Chain) -> str:
+    """The collective that a rank's main thread waits in, or nothing."""
+    wait = chain.begin
+    if wait.kind == "collective" and wait.frame is not None:
+        return wait.frame.function if "distributed_c10d" in wait.frame.file else "DDP's reduction"
+    ranked = (
+        wait.thread.process.rank is not None and wait.thread.process.environment.get("WORLD_SIZE", "1") != "1"
+    )
+    if not ranked or wait.kind not in ("native", "native-futex", "lock", "busy"):
+        return ""
+    native = " ".join(each.function for each in wait.thread.native_frames)
+    if "c10d::" in native:
+        return "backward (DDP)" if "Reducer" in native or "Engine" in native else "a collective's wait()"
+    backward = any(
+        _BACKWARD.search(each.file) and "backward" in each.function for each in wait.thread.python_frames
+    )
+    if backward and wait.kind != "busy" and wait.thread.stood_still:
+        return "backward (DDP)"
+    return ""
+
+
+def dead_ranks(scene: Scene) -> list[str]:
+    """Ranks that are zombies, or gone, though they are known: by the tree, by their heartbeats."""
+    gone = [
+        f"rank {each.rank if each.rank is not None else '?'} (pid {each.pid}) has ended"
+        for each in scene.view.processes
+        if (not each.alive or each.process.state in "ZX")
+        and (each.rank is not None or _beside_ranks(scene, each))
+    ]
+    here = {each.pid for each in scene.view.processes}
+    for sample in scene.view.case.samples[-1:]:
+        if isinstance(sample.records, Reading):
+            gone += [
+                f"rank {record.get('rank')} (pid {record.get('pid')}) has ended"
+                for record in sample.records.value
+                if record.get("pid") not in here and record.get("closed_status") is None
+            ]
+    return gone
+
+
+def _beside_ranks(scene: Scene, process: ProcessView) -> bool:
+    """Whether a process that ended was a sibling of ranks: a zombie has no environment to tell its rank."""
+    return any(each.process.ppid == process.process.ppid for each in scene.view.ranks if each is not process)
+
+
+def world_size(scene: Scene) -> int | None:
+    """How many ranks there should be."""
+    for each in scene.view.ranks:
+        if (text := each.environment.get("WORLD_SIZE", "")).isdigit():
+            return int(text)
+    return None
+
+
+def _same_host(scene: Scene, size: int) -> bool:
+    return any(each.environment.get("LOCAL_WORLD_SIZE") == str(size) for each in scene.view.ranks)
+
+
+def _any_moves(scene: Scene) -> bool:
+    return any(
+        by_record(scene, each.begin.thread.process) or by_counter(scene, each.begin.thread)
+        for each in scene.chains
+    )
+
+
+def _seen(process: ProcessView) -> bool:
+    return process.main is not None and bool(process.main.frames)
+
+
+def _dead(scene: Scene, chain: Chain, dead: list[str]) -> Finding:
+    return say.finding(
+        scene,
+        chain,
+        "hung",
+        "rank-dead",
+        0.93,
+        f"{say.who(chain.begin.thread)} waits in {operation(chain)} for a rank "
+        f"that has ended: {'; '.join(dead)}.",
+        evidence=dead,
+        next_steps=["see the end of that rank's log", "dmesg | grep -i 'killed process'"],
+    )
+
+
+def _mismatch(scene: Scene, odd: Chain, waiting: list[Chain], words: str) -> Finding:
+    names = {id(each.begin.thread.process): operation(each) for each in waiting}
+    return say.finding(
+        scene,
+        odd,
+        "hung",
+        "collective-mismatch",
+        0.93,
+        f"The ranks are not in the same collective: {words}.",
+        evidence=[_stands(each, names) for each in waiting[:6]],
+        next_steps=["make every rank take the same branch, and the same number of steps"],
+        wait=odd.begin,
+    )
+
+
+def _stands(chain: Chain, names: dict[int, str]) -> str:
+    wait = chain.begin
+    operation_name = names.get(id(wait.thread.process), "nothing")
+    return f"{say.who(wait.thread)} waits in {operation_name} at {say.place(wait.user)}"
+
+
+def _names(chains: list[Chain]) -> str:
+    names = [say.who(each.begin.thread) for each in chains]
+    return ", ".join(names[:4]) + (" and others" if len(names) > 4 else "")
+
+
+def _place(chain: Chain) -> tuple[str, str, int]:
+    frame = chain.begin.user
+    return (frame.file, frame.function, frame.line) if frame is not None else ("", "", 0)
+
+
+def _odd(chains: list[Chain], names: dict[int, str]) -> Chain:
+    """The one that differs from most; of two, the one that is further on."""
+    counted = Counter((names[id(each.begin.thread.process)], _place(each)) for each in chains)
+    key = {id(each): counted[names[id(each.begin.thread.process)], _place(each)] for each in chains}
+    rarest = min(key.values())
+    rare = [each for each in chains if key[id(each)] == rarest]
+    # One that is out of the loop stands in fewer frames, or at a later line.
+    return max(rare, key=lambda each: (-len(each.begin.thread.python_frames), _place(each)[2]))

@@ -1,0 +1,382 @@
+"""Trainers that work: healthy, slow, compiling, and those that burn a CPU in one place for nothing.
+
+Hung and slow are told apart by what changed between the samples. Where the source of the loop is not
+known, and nothing else tells, these rules abstain.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from typing import TYPE_CHECKING
+
+from harness import frames as code
+from harness.evidence import Frame, Reading
+from harness.rules import say, source
+from harness.rules.chain import descendants
+from harness.rules.progress import Progress, by_record, progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.findings import Finding
+    from harness.rules.chain import Chain, Scene
+    from harness.rules.view import ProcessView
+    from harness.rules.waits import Wait
+
+_MUCH_IO_BYTES_PER_SECOND = 256 * 1024
+# A thread that computes reads its modules and its data as well.
+_MOSTLY_IO_BYTES_PER_SECOND = 8 * 2**20
+_PARALLEL_CORES = 1.6
+_COMPILERS = re.compile(r"(^|/)(nvcc|cicc|ptxas|cc1plus|cc1|g\+\+|gcc|clang(\+\+)?|ninja|ld|c\+\+)(-\d+)?$")
+_TRAINING_NAMES = re.compile(r"step|epoch|batch|iter|update|episode|micro", re.IGNORECASE)
+_COMPUTES = re.compile(r"gemm|at::|aten|mkl|dnnl|cblas|gomp|torch_cpu|openblas|numpy/|eigen", re.IGNORECASE)
+# A call that is known to be long now and then, and to end.
+_LONG_CALLS = re.compile(
+    r"gc\.collect\(|\.sort\(|sorted\(|torch\.(save|load|compile)\(|pickle\.|json\.|\.to\(|\.cuda\("
+)
+
+
+def progressing(scene: Scene) -> Iterator[Finding]:
+    """Healthy and slow-progress: something advances towards its end."""
+    chains = scene.chains
+    found = [(chain, progress(scene, chain)) for chain in chains]
+    if not found or any(each is None for _, each in found):
+        # One rank that stands holds up all others, whatever they do meanwhile.
+        return
+    for chain, each in found:
+        assert each is not None
+        yield _advancing(scene, chain, each)
+
+
+def _advancing(scene: Scene, chain: Chain, found: Progress) -> Finding:
+    counter = found.counter
+    if counter is None or found.thread is None:
+        return say.finding(
+            scene, chain, "healthy", "healthy", 0.93, f"It progresses: {found.words}.", evidence=[found.words]
+        )
+    frame, rate = counter.frame, abs(counter.per_second)
+    wait = next((each for each in chain.waits if each.thread is found.thread), chain.end)
+    if wait.kind in ("socket-read", "socket-write", "pipe-read", "pipe-write") and wait.socket is not None:
+        return say.finding(
+            scene,
+            chain,
+            "slow",
+            "slow-io",
+            0.8,
+            f"Data moves, slowly: {found.words} ({say.waits_for(wait)}).",
+            evidence=[found.words, f"peer {wait.socket.peer}"],
+            next_steps=["compare the rate with what the peer should deliver"],
+        )
+    left = (found.total - counter.last) / rate if found.total is not None and rate > 0 else None
+    speed = f"{rate:.3g} a second"
+    trains = bool(_TRAINING_NAMES.search(counter.name)) or any(
+        code.owner(each) == "package" for each in found.thread.python_frames
+    )
+    of = f" of {found.total:,.0f}" if found.total is not None else ""
+    if found.outermost and trains:
+        summary = f"It progresses: {counter.name} is at {counter.last:,.0f}{of}, {speed}."
+        return say.finding(scene, chain, "healthy", "healthy", 0.9, summary, evidence=[found.words])
+    more = f": about {_time(left)} more" if left is not None and left > 0 else ""
+    summary = f"The loop at {say.place(frame)} has {counter.name} at {counter.last:,.0f}{of}, {speed}{more}."
+    standing = None if found.outermost else "the loop around it did not advance meanwhile"
+    evidence = [f"{counter.words} at {say.place(frame)}", *([standing] if standing else [])]
+    return say.finding(
+        scene,
+        chain,
+        "slow",
+        "slow-progress",
+        0.9,
+        summary,
+        evidence=evidence,
+        wait=dataclasses.replace(wait, user=frame),
+        next_steps=["replace the loop by one vectorised operation, or wait", "look again to see it move"],
+    )
+
+
+def stands_elsewhere(scene: Scene) -> Iterator[Finding]:
+    """healthy: the log grows, or an idle trainer was seen at other lines; compiling or importing."""
+    if any(by_record(scene, each) is None and each.record is not None for each in scene.subjects):
+        return  # its heartbeat says more than any guess
+    for chain in scene.chains:
+        if progress(scene, chain) is not None or chain.cycle:
+            continue
+        wait, motion = chain.end, scene.motion(chain.end.thread)
+        if wait.kind in ("busy", "compile", "sleep", "retry", "stopped", "unseen", "disk"):
+            continue
+        if wait.kind in ("collective", "rendezvous", "exit", "dns", "socket-connect", "file-lock"):
+            continue
+        retried = wait.user is not None and scene.sources.retries(wait.user)
+        begins = scene.motion(chain.begin.thread)
+        if (motion.user_lines_changed or begins.user_lines_changed) and not retried:
+            yield say.finding(
+                scene,
+                chain,
+                "healthy",
+                "healthy",
+                0.6,
+                "It stands at other lines in other samples: it moves.",
+                evidence=["the user's lines changed between the samples"],
+            )
+    grown = _log_grown(scene)
+    if grown > 0 and not any(chain.end.kind in ("retry", "sleep") for chain in scene.chains):
+        for chain in scene.chains[:1]:
+            yield say.finding(
+                scene,
+                chain,
+                "healthy",
+                "healthy",
+                0.8,
+                f"Its log grows: {grown} bytes while we looked.",
+                evidence=[f"the log grew by {grown} bytes"],
+            )
+
+
+def compiling(scene: Scene) -> Iterator[Finding]:
+    """compiling: torch.compile's own frames, or a compiler among the descendants that works."""
+    for chain in scene.chains:
+        process = chain.begin.thread.process
+        compilers = [
+            each for each in descendants(process) if each.command and _COMPILERS.search(each.command[0])
+        ]
+        wait = next((each for each in chain.waits if each.kind == "compile"), None)
+        if wait is None and not (compilers and chain.end.kind in ("child", "pipe-read", "busy", "native")):
+            continue
+        working = _cpu(process) + sum(_cpu(each) for each in descendants(process))
+        if working < 0.1 and not compilers:
+            continue
+        child = compilers[0] if compilers else None
+        what = say.commands(child) if child is not None else "torch.compile"
+        yield say.finding(
+            scene,
+            chain,
+            "slow",
+            "compiling",
+            0.88,
+            f"It compiles: {what}.",
+            evidence=[
+                f"{working:.1f} CPUs in use by it and its children",
+                *([say.commands(child)] if child else []),
+            ],
+            next_steps=[
+                "the first step with new shapes compiles; later ones do not. TORCH_LOGS=recompiles tells"
+            ],
+        )
+
+
+def slow_io(scene: Scene) -> Iterator[Finding]:
+    """slow-io: bytes move, and the thread at the end stands in what moves them."""
+    seconds = scene.view.elapsed_seconds
+    for chain in scene.chains:
+        process = chain.end.thread.process
+        moved = process.io_bytes
+        if progress(scene, chain) is not None or moved is None or seconds <= 0:
+            continue
+        rate = moved / seconds
+        enough = _MOSTLY_IO_BYTES_PER_SECOND if chain.end.kind == "busy" else _MUCH_IO_BYTES_PER_SECOND
+        if rate < enough or chain.end.kind not in (
+            "busy",
+            "disk",
+            "native",
+            "pipe-read",
+            "pipe-write",
+        ):
+            continue
+        files = _files(process)
+        yield say.finding(
+            scene,
+            chain,
+            "slow",
+            "slow-io",
+            0.8,
+            f"It moves bytes: {rate / 1e6:.1f} MB a second{files}.",
+            evidence=[f"pid {process.pid} moved {moved:,} bytes in {seconds:.1f} s"],
+            next_steps=["see whether that is what the disk or the network can give"],
+        )
+
+
+def busy(scene: Scene) -> Iterator[Finding]:
+    """python-spin, native-spin, healthy: a CPU is burnt at the chain's end; what changed tells which."""
+    for chain in scene.chains:
+        if chain.end.kind != "busy" or progress(scene, chain) is not None:
+            continue
+        found = _spinning(scene, chain)
+        if found is not None:
+            yield found
+
+
+def _spinning(scene: Scene, chain: Chain) -> Finding | None:
+    thread, motion = chain.end.thread, scene.motion(chain.end.thread)
+    cores = thread.cpu_cores
+    if (
+        not motion.seen_twice
+        or cores is None
+        or _io_rate(scene, thread.process) >= _MOSTLY_IO_BYTES_PER_SECOND
+    ):
+        return None
+    used = [f"{thread.name or 'it'} used {cores * 100:.0f} % of a CPU"]
+    importing = any("importlib._bootstrap" in each.file for each in thread.python_frames)
+    if importing:
+        return say.finding(
+            scene, chain, "healthy", "healthy", 0.7, "It is still importing modules.", evidence=used
+        )
+    if thread.stood_still:
+        return _one_line(scene, chain, used)
+    frame = motion.pivot
+    if frame is None:
+        return None
+    loops = scene.sources.loops(frame)
+    owners = {_owner(file) for file, _ in motion.functions}
+    works = "package" in owners
+    loop = next((each for each in loops if source.is_open_ended(each)), None)
+    moved = {each.name for each in motion.counters}
+    if loop is not None and loop is loops[0] and not works and not (source.exit_names(loop) & moved):
+        words = ast.unparse(loop).split("\n", 1)[0]
+        names = ", ".join(sorted(source.exit_names(loop))) or "nothing"
+        return say.finding(
+            scene,
+            chain,
+            "hung",
+            "python-spin",
+            0.85,
+            f"It burns a CPU in the loop `{words}` at {say.place(frame)}, and nothing that could "
+            f"end it changes.",
+            evidence=[
+                f"{len(thread.shapes)} of {len(thread.shapes)} samples are in this loop",
+                f"it ends by: {names}",
+                *used,
+            ],
+            next_steps=["see what should change the condition, and who should do it"],
+            wait=_at(chain, frame),
+        )
+    if works or len(motion.functions) > 3:
+        return say.finding(
+            scene,
+            chain,
+            "healthy",
+            "healthy",
+            0.6,
+            "It works: other functions stand on its stack in every sample.",
+            evidence=[f"{len(motion.functions)} functions were seen below {say.place(frame)}", *used],
+        )
+    if loops and not source.is_open_ended(loops[0]):
+        return say.finding(
+            scene,
+            chain,
+            "slow",
+            "slow-progress",
+            0.6,
+            f"It works in the loop at {say.place(frame)}.",
+            evidence=[*used, "its lines change from sample to sample"],
+            wait=_at(chain, frame),
+        )
+    return None
+
+
+def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
+    """Every sample shows the same lines: one call into C, or a loop of one line."""
+    thread, frame = chain.end.thread, chain.end.user
+    process = thread.process
+    if frame is None or not thread.python_frames:
+        return None
+    innermost = thread.python_frames[0]
+    if innermost is frame:
+        loop = next(iter(scene.sources.loops(frame)), None)
+        alone = isinstance(loop, ast.While) and (
+            frame.line == loop.lineno or (len(loop.body) == 1 and loop.body[0].lineno == frame.line)
+        )
+        # Parentheses of a class or a builtin are calls as well; what has no call at all can only be Python.
+        if alone or (
+            scene.sources.of(frame) is not None
+            and not scene.sources.line_has_call(frame)
+            and loop is not None
+        ):
+            assert loop is not None
+            words = ast.unparse(loop).split("\n", 1)[0]
+            return say.finding(
+                scene,
+                chain,
+                "hung",
+                "python-spin",
+                0.85,
+                f"It burns a CPU in the loop `{words}` at {say.place(frame)}.",
+                evidence=["every sample stands on the same line", *used],
+                next_steps=["see what should change the condition, and who should do it"],
+            )
+    native = thread.native_frames
+    computing = next((each for each in native if _COMPUTES.search(f"{each.function} {each.file}")), None)
+    statement = scene.sources.statement(frame)
+    if _cpu(process) >= _PARALLEL_CORES or computing is not None or _LONG_CALLS.search(statement):
+        why = (
+            f"native code computes ({computing.function})"
+            if computing is not None
+            else "one long native call"
+        )
+        return say.finding(
+            scene,
+            chain,
+            "slow",
+            "slow-progress",
+            0.6,
+            f"It computes in one long call at {say.place(frame)}.",
+            evidence=[why, *used],
+            next_steps=["look again: the next sample should stand elsewhere"],
+        )
+    gil = (
+        "it holds the GIL: no other thread runs Python meanwhile"
+        if thread.holds_gil
+        else "it does not hold the GIL"
+    )
+    return say.finding(
+        scene,
+        chain,
+        "hung",
+        "native-spin",
+        0.75 if not native else 0.85,
+        f"It burns a CPU inside one C call, made at {say.place(frame)}.",
+        evidence=[
+            f"{len(thread.shapes)} of {len(thread.shapes)} samples stand on this very line",
+            gil,
+            *used,
+        ],
+        next_steps=["see what this call was given: a regular expression that backtracks, a size, a file"],
+    )
+
+
+def _at(chain: Chain, frame: Frame) -> Wait:
+
+    return dataclasses.replace(chain.end, user=frame)
+
+
+def _owner(file: str) -> str:
+    return code.owner(Frame(function="", file=file, line=0))
+
+
+def _io_rate(scene: Scene, process: ProcessView) -> float:
+    return (process.io_bytes or 0) / scene.view.elapsed_seconds if scene.view.elapsed_seconds > 0 else 0.0
+
+
+def _cpu(process: ProcessView) -> float:
+    return process.cpu_cores or 0.0
+
+
+def _log_grown(scene: Scene) -> int:
+    sizes = [each.log_bytes.value for each in scene.view.case.samples if isinstance(each.log_bytes, Reading)]
+    return sizes[-1] - sizes[0] if len(sizes) > 1 else 0
+
+
+def _files(process: ProcessView) -> str:
+    found = process.process.descriptors
+    if not isinstance(found, Reading):
+        return ""
+    names = [each.target for each in found.value if each.kind == "file" and each.number > 2]
+    return f", with {names[-1]} open" if names else ""
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    return f"{seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.0f} days"

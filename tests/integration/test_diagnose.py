@@ -1,0 +1,130 @@
+"""`harness diagnose` as a user meets it: bad input, kept evidence, its deadline, the target unharmed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.support import zoo
+from tests.support.env import clean_env
+from tests.support.victims import running
+
+pytestmark = pytest.mark.needs("py-spy")
+
+
+def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "harness", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=clean_env(), timeout=60, check=False)
+
+
+def free_pid() -> int:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    return child.pid
+
+
+def test_a_pid_that_nobody_has_is_one_line_and_status_2():
+    pid = free_pid()
+    done = harness("diagnose", str(pid))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"harness diagnose: no process {pid}: it has ended, or never was\n"
+    document = json.loads(harness("diagnose", str(pid), "--json").stdout)
+    assert document["schema"] == "harness.diagnosis/1"
+    assert "no process" in document["error"]
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "0", "99999999999"])
+def test_what_is_no_pid_is_a_mistake(text):
+    done = harness("diagnose", text)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_program_that_is_no_python_is_said_to_be_none():
+    sleeper = subprocess.Popen(["sleep", "300"])
+    try:
+        done = harness("diagnose", str(sleeper.pid), "--json")
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    assert done.returncode == 3
+    assert "no Python stack" in json.loads(done.stdout)["error"]
+
+
+def test_a_zombie_has_exited_and_its_parent_is_named():
+    parent = subprocess.Popen(
+        [sys.executable, "-c", "import os, time\nif os.fork():\n print('x', flush=True)\n time.sleep(300)"],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        parent.stdout.readline()
+        with open(f"/proc/{parent.pid}/task/{parent.pid}/children") as file:
+            child = file.read().split()[0]
+        status, document, _ = zoo.diagnose(int(child))
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+    assert (status, document["verdict"]["cause"]) == (1, "exited")
+    assert str(parent.pid) in document["verdict"]["summary"]
+
+
+def test_kept_evidence_repeats_the_verdict_and_the_target_runs_on(tmp_path):
+    with running("counts_slowly") as victim:
+        report, kept = tmp_path / "report.html", tmp_path / "case"
+        done = harness("diagnose", str(victim.pid), "--html", str(report), "--out", str(kept), "--markdown")
+        assert victim.process.poll() is None
+        assert victim.state in "RS"
+    assert done.returncode == 0, done.stderr
+    assert "slow-progress" in done.stdout
+    assert "select" in report.read_text()
+    again = harness("explain", str(kept), "--json")
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["verdict"]["cause"] == "slow-progress"
+
+
+def test_it_ends_at_its_deadline_whatever_the_target_does():
+    with running("reads_silent_socket") as victim:
+        started = time.monotonic()
+        done = harness("diagnose", str(victim.pid), "--deadline", "1", "--duration", "3000", "--json")
+        took = time.monotonic() - started
+    assert took < 20
+    assert "error" in json.loads(done.stdout) or done.returncode == 1
+
+
+def test_killed_in_the_middle_it_leaves_the_target_running():
+    with running("counts_slowly") as victim:
+        for delay in (0.5, 0.8, 1.1, 1.4):
+            command = [sys.executable, "-m", "harness", "diagnose", str(victim.pid)]
+            look = subprocess.Popen(
+                command, env=clean_env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            time.sleep(delay)
+            look.send_signal(signal.SIGKILL)
+            look.wait()
+        assert victim.process.poll() is None
+        zoo.wait_until_running(victim.pid)
+
+
+@pytest.mark.needs("root")
+def test_another_users_process_is_told_apart():
+    look = (
+        "import os, sys; from harness.cli import diagnose\n"
+        "os.seteuid(65534); print(diagnose._problem(int(sys.argv[1])))"
+    )
+    with running("sleeps") as victim:
+        done = subprocess.run(
+            [sys.executable, "-c", look, str(victim.pid)],
+            capture_output=True,
+            text=True,
+            env=clean_env(),
+            timeout=60,
+            check=False,
+        )
+    assert "belongs to uid 0, we are uid 65534" in done.stdout, done.stderr
+    assert done.stdout.rstrip().endswith("3)")

@@ -1,0 +1,62 @@
+"""The view of recorded Cases: roles, ranks, forks, threads over samples, names without their classes."""
+
+from __future__ import annotations
+
+from harness import bundle
+from harness.rules.view import View
+from tests.support.env import REPOSITORY
+
+
+def view(name: str) -> View:
+    return View(bundle.load(REPOSITORY / "tests" / "cases" / name))
+
+
+def test_a_launcher_s_tree_has_its_ranks_in_order():
+    found = view("ranks/early_stop")
+    assert [each.rank for each in found.ranks] == [0, 1]
+    assert all(each.role == "trainer" and each.forked is False for each in found.ranks)
+
+
+def test_forked_workers_are_workers_and_do_not_show_their_parents_frames():
+    found = view("workers/loader_regex")
+    workers = [each for each in found.processes if each.role == "worker"]
+    assert len(workers) == 2
+    assert all(each.forked and each.rank is None for each in workers)
+    for worker in workers:
+        assert worker.main is not None
+        assert "main" not in {frame.function for frame in worker.main.python_frames}
+
+
+def test_a_thread_is_one_over_all_samples():
+    found = view("locks/two_locks")
+    (process,) = found.processes
+    assert process.main is process.threads[0]
+    assert {each.name for each in process.threads} == {"MainThread", "saver", "writer"}
+    for thread in process.threads:
+        assert thread.stood_still
+        assert thread.cpu_cores is not None
+        assert thread.cpu_cores < 0.2
+        assert thread.same_syscall
+        assert thread.syscall is not None
+        assert thread.syscall.name == "futex"
+        assert len(thread.stacks) == len(found.times)
+
+
+def test_functions_go_by_their_own_name_on_every_python():
+    (process,) = view("locks/two_locks").processes
+    frames = [frame for thread in process.threads for frame in thread.frames]
+    assert {"save", "log"} <= {frame.function for frame in frames}
+    assert not any("." in frame.function for frame in frames)
+
+
+def test_what_was_not_seen_is_none():
+    from tests.support.cases import case
+
+    found = View(case())
+    (process,) = found.processes
+    assert process.forked is None
+    assert process.cpu_cores is None
+    assert process.io_bytes is None
+    assert process.threads == ()
+    assert process.main is None
+    assert found.elapsed_seconds == 0.0
