@@ -148,7 +148,7 @@ class Detector:
         return suspicion
 
     def excuse(self, rank: int | None) -> None:
-        """The present silence was looked into and is no stall: suspicious again after one more limit."""
+        """The present silence was looked into and is no stall: suspicious again when it is twice as long."""
         track = self._tracks.get(rank)
         if track is not None and track.alarmed:
             track.alarmed = False
@@ -231,7 +231,8 @@ class Detector:
             else:
                 limit = self._busy_limit(track, limit)
                 summary = f"no log line for {idle:.0f} s, though it uses CPU"
-        if idle - track.excused_seconds < limit.seconds:
+        # Looking into a long computation pauses it for an instant: each time half as often.
+        if idle < max(track.excused_seconds + limit.seconds, 2 * track.excused_seconds):
             return None
         return Suspicion(
             rank=progress.rank,

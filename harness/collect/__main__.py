@@ -1,9 +1,10 @@
 """`python -m harness.collect`: one Case into a folder, one line of JSON on stdout; the child that may die.
 
     {"schema": "harness.collect/1", "ok": true, "folder": …, "movement": "moved|still|unknown", "facts": […],
-     "headline": …, "took_seconds": …, "errors": ["a collector that failed", …], "left_out": […],
-     "error": null}
+     "headline": …, "state": "hung", "cause": "socket-read", "took_seconds": …,
+     "errors": ["a collector that failed", …], "left_out": […], "error": null}
 
+State, cause and headline are the diagnosis's; where it cannot tell, the headline says where the tree stands.
 With `ok` false the Case was not written; the headline is there all the same if anything was seen. Exit
 status: 0 written, 2 usage, 125 not written.
 """
@@ -23,6 +24,8 @@ from harness.collect.case import Options, collect
 from harness.errors import HarnessError
 from harness.headline import headline
 from harness.movement import movement
+from harness.render.text import single_line
+from harness.rules import diagnose
 
 
 def _end(*_: object) -> None:
@@ -63,13 +66,19 @@ def main(arguments: list[str] | None = None) -> int:
         options=options,
     )
     moved = movement(case)
+    verdict = diagnose(case).verdict
+    told = f"{verdict.cause}: {single_line(verdict.summary)}"
+    if verdict.blame is None or f":{verdict.blame.line} in " not in told:
+        told = f"{told} · {headline(case)}"  # a cause is to be read with its place
     answer: dict[str, object] = {
         "schema": "harness.collect/1",
         "ok": True,
         "folder": str(asked.out),
         "movement": moved.verdict,
         "facts": list(moved.facts),
-        "headline": headline(case),
+        "headline": headline(case) if verdict.state == "unknown" else told,
+        "state": verdict.state,
+        "cause": verdict.cause,
         "took_seconds": round(case.took_seconds, 3),
         "errors": [error.collector for error in case.errors],
         "left_out": [],

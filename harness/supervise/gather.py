@@ -33,6 +33,9 @@ DEADLINE_SECONDS = 8.0
 GRACE_SECONDS = 4.0
 # From SIGTERM to SIGKILL: to let go of a target that is paused for a dump.
 _LET_GO_SECONDS = 0.5
+# States of a verdict that open no incident.
+PROGRESSING = ("healthy", "slow")
+UNKNOWN_CAUSE = "unknown"
 _MAX_ANSWER_BYTES = 64 * 1024
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,7 +45,8 @@ class Gathered:
     """What came of it. `problem` is None when the Case is on disk."""
 
     headline: str | None = None
-    moved: bool = False  # the evidence itself shows progress
+    cause: str = UNKNOWN_CAUSE
+    moved: bool = False  # the evidence itself shows progress: the verdict is healthy or slow
     errors: Mapping[str, int] = field(default_factory=dict)
     problem: str | None = None
 
@@ -109,7 +113,12 @@ class Gathering:
         errors = Counter(str(name) for name in document.get("errors", ()))
         headline = document.get("headline")
         if (self.out / CASE_FILE).exists():
-            return Gathered(headline=headline, moved=document.get("movement") == "moved", errors=errors)
+            return Gathered(
+                headline=headline,
+                cause=str(document.get("cause") or UNKNOWN_CAUSE),
+                moved=_progresses(document),
+                errors=errors,
+            )
         errors["gather"] += 1
         problem = document.get("error") or self._problem(complaint)
         return Gathered(headline=headline, errors=errors, problem=problem)
@@ -122,6 +131,12 @@ class Gathering:
             return f"taking evidence was killed by {_signal_name(-status)}"
         last = complaint.strip().rpartition("\n")[2]
         return f"taking evidence failed: {last[:300] or f'exit status {status}'}"
+
+
+def _progresses(document: Mapping[str, Any]) -> bool:
+    """What the verdict says; plain movement where there is none."""
+    state = document.get("state", UNKNOWN_CAUSE)
+    return document.get("movement") == "moved" if state == UNKNOWN_CAUSE else state in PROGRESSING
 
 
 def _read(stream: IO[bytes] | None) -> str:

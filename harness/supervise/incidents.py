@@ -1,7 +1,7 @@
 """From a suspicion to an incident on disk, and to its end.
 
-    suspicion -> a child takes evidence -> progress meanwhile?  yes: dismissed, nothing kept
-                                                                no:  incidents/NNN, until progress returns
+    suspicion -> a child takes evidence and judges it -> progress, or a verdict healthy or slow: dismissed
+                                                         else: incidents/NNN, until progress returns
 
 One incident for one stall: what stalls while one is open joins it. A disk that is full costs the evidence,
 not the incident: it is announced and counted all the same. Evidence is bounded: the oldest incidents lose
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from harness.supervise.eventlog import EventLog
     from harness.watch.progress import Progress
 
-# Until a diagnosis names it.
-UNKNOWN_CAUSE = "unknown"
 # How long the end of a run waits for evidence that is being taken.
 _LAST_WAIT_SECONDS = 3.0
 
@@ -211,9 +209,10 @@ class Incidents:
             why=suspicion.why,
             summary=suspicion.summary,
             headline=gathered.headline,
+            cause=gathered.cause,
             evidence=gathered.problem or "whole",
         )
-        self.opened[suspicion.stage, UNKNOWN_CAUSE] += 1
+        self.opened[suspicion.stage, gathered.cause] += 1
         self.errors.update(gathered.errors)
         self.last_opened_wall_seconds = now
         path, problem = None, gathered.problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -43,7 +44,8 @@ def test_a_stopped_trainer_is_an_incident_and_goes_on_unharmed(start: Callable[.
     assert opened["why"] == "set by --stall-timeout train=1.5"
     assert (opened["rank"], opened["evidence"]) == (0, "whole")
     assert "stopped" in opened["headline"]
-    counted = 'trainer_stalls_total{cause="unknown",rank="0",stage="train"}'
+    assert opened["cause"] == "stopped"
+    counted = 'trainer_stalls_total{cause="stopped",rank="0",stage="train"}'
     wait_for(lambda: stalls.metrics(run).get(counted) == 1, what="the stall to be counted")
     first = stalls.metrics(run)
     first_age = age(first)
@@ -60,19 +62,63 @@ def test_a_stopped_trainer_is_an_incident_and_goes_on_unharmed(start: Callable[.
     assert "· incident 001 closed" in output
 
 
+SLOW = """
+import time
+from harness import emit
+
+def positions(count):
+    for position in range(count):
+        until = time.monotonic() + 0.05
+        while time.monotonic() < until:
+            pass
+
+emit.open(total_steps=21)
+emit.stage("train")
+for step in range(20):
+    time.sleep(0.02)
+    emit.step(step + 1)
+positions(160)
+emit.step(21)
+emit.close()
+"""
+
+
+def test_a_step_that_is_slow_and_not_hung_opens_no_incident(
+    start: Callable[..., runs.Run], tmp_path: Path
+) -> None:
+    """The M7C case: silent far over its limit, while the loop over positions goes on."""
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    run = start(sys.executable, str(script))
+    status, output = run.end()
+    assert status == 0
+    events = [
+        json.loads(line) for line in (run.directory / "events/supervisor.jsonl").read_text().splitlines()
+    ]
+    assert "suspicion-dismissed" in {event["event"] for event in events}, events
+    assert stalls.incidents(run.directory) == []
+    assert "stalled ·" not in output
+
+
 def age(metrics: dict[str, float]) -> float:
     return time.time() - metrics['trainer_last_progress_timestamp_seconds{rank="0"}']
 
 
 @pytest.mark.parametrize(
-    ("fault", "function"),
-    [("backtrack", "backtrack"), ("gil", "hold_gil"), ("sleep", "wait_for_data"), ("spin", "spin")],
+    ("fault", "function", "cause"),
+    [
+        ("backtrack", "backtrack", "native-spin"),
+        ("gil", "hold_gil", "native-wait"),
+        ("sleep", "wait_for_data", "sleep"),
+        ("spin", "spin", "python-spin"),
+    ],
 )
 def test_the_line_that_it_hangs_in_stands_in_the_incident(
-    start: Callable[..., runs.Run], fault: str, function: str
+    start: Callable[..., runs.Run], fault: str, function: str, cause: str
 ) -> None:
     run = start(*stalls.trainer("--fault", fault), options=("--metrics-port", "0"))
     opened = stalls.wait_for_incident(run.directory)
+    assert opened["cause"] == cause
     assert f"in {function}" in opened["headline"]
     assert "trainer.py:" in opened["headline"]
     assert opened["step"] == 29

@@ -278,12 +278,15 @@ def test_where_no_log_can_be_followed_only_activity_is_judged() -> None:
     assert suspicion.summary == "no CPU used for 600 s"
 
 
-def test_a_silence_that_was_looked_into_is_suspicious_again_one_limit_later() -> None:
+def test_a_silence_that_was_looked_into_is_suspicious_again_when_it_is_twice_as_long() -> None:
     watched = Watched(Overrides.parse("log=10"), start=SILENT)
     assert len(watched.wait(10)) == 1
     watched.detector.excuse(None)
     assert watched.wait(9) == []
-    assert len(watched.wait(60)) == 1
+    assert len(watched.wait(2)) == 1
+    watched.detector.excuse(None)
+    assert watched.wait(19) == []
+    assert len(watched.wait(4)) == 1
 
 
 def test_phases_within_the_first_step_teach_nothing_about_how_long_it_may_take() -> None:

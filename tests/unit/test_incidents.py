@@ -158,7 +158,7 @@ def test_a_stall_becomes_an_incident_with_its_evidence_and_its_closing_is_record
         "from 128 steps of 0.12 s",
     )
     assert found["closed_at"] is None
-    assert found["cause"] is None
+    assert found["cause"] == "unknown"
     bench.clock.now = 1010.0
     [closed] = bench.incidents.poll({0: moved(STANDING, 1009.2)})
     assert closed == IncidentClosed(
