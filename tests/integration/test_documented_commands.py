@@ -33,6 +33,7 @@ emit.open(total_steps=100)
 emit.stage("train")
 for step in range(20):
     emit.step(step + 1)
+print("standing", flush=True)
 time.sleep(600)
 """
 
@@ -136,6 +137,8 @@ def _check(command: str, place: Path) -> None:
         _check_curl(command, place, env)
     elif "harness watch" in command:
         _check_watch(command, place, env)
+    elif "harness diagnose" in command:
+        _check_diagnose(command, place, env)
     else:
         if "--run-dir runs/latest" in command:  # a run of which there is more to do
             _shell("harness run --metrics-port 0 -- python ./train.py", place, env)
@@ -196,6 +199,19 @@ class _LongRun:
     def __exit__(self, *_: object) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.communicate(timeout=60)
+
+
+def _check_diagnose(command: str, place: Path, env: dict[str, str]) -> None:
+    target = subprocess.Popen([sys.executable, "stalls.py"], cwd=place, env=env, stdout=subprocess.PIPE)
+    try:
+        assert target.stdout is not None
+        assert target.stdout.readline(), "stalls.py says when it stands"
+        done = _shell(command, place, {**env, "PID": str(target.pid)})
+        assert done.returncode == 1, done
+        assert done.stdout.startswith("HUNG"), done
+    finally:
+        target.kill()
+        target.communicate()
 
 
 def _check_watch(command: str, place: Path, env: dict[str, str]) -> None:
