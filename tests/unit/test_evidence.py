@@ -37,10 +37,10 @@ def two(first, last, **fields):
     ("file", "owner"),
     [
         ("/home/u/train.py", "user"),
-        ("/work/lib/mine.py", "user"),
+        ("/home/me/lib/mine.py", "user"),
         ("/usr/lib/python3.11/queue.py", "stdlib"),
         ("/opt/conda/lib/python3.12/threading.py", "stdlib"),
-        ("/root/.pyenv/versions/3.13.0/lib/python3.13t/queue.py", "stdlib"),
+        ("/home/me/.pyenv/versions/3.13.0/lib/python3.13t/queue.py", "stdlib"),
         ("<frozen importlib._bootstrap>", "stdlib"),
         ("/v/lib/python3.11/site-packages/torch/nn/x.py", "package"),
         ("/usr/lib/python3/dist-packages/yaml/x.py", "package"),
