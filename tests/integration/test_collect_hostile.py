@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -379,13 +381,19 @@ sys.exit(program.main(sys.argv[1:]))
 
 def look_as_nobody(folder, *arguments: str) -> tuple[dict, object]:
     folder.chmod(0o777)
+    # The environment under test may lie where another user cannot go.
+    ours = shutil.which(
+        "py-spy", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    )
+    shutil.copy(ours, folder / "py-spy")
+    env = clean_env()
     done = subprocess.run(
         [sys.executable, "-c", AS_NOBODY, "--no-gpu", "--out", str(folder / "case"), *arguments],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
-        env=clean_env(),
+        env={**env, "PATH": f"{folder}{os.pathsep}{env['PATH']}"},
         cwd=REPOSITORY,
     )
     assert done.returncode == 0, done.stderr
@@ -395,9 +403,6 @@ def look_as_nobody(folder, *arguments: str) -> tuple[dict, object]:
 @pytest.fixture
 def open_folder(tmp_path):
     """A folder that another user can reach: pytest's own are closed to others."""
-    import shutil
-    import tempfile
-
     path = tempfile.mkdtemp(prefix="case-")
     os.chmod(path, 0o777)
     yield type(tmp_path)(path)
