@@ -50,7 +50,7 @@ def read_stat(pid: int, proc: str | os.PathLike[str] = "/proc") -> ProcessStat |
 def boot_id(proc: str | os.PathLike[str] = "/proc") -> str:
     """Which boot this is: start times and monotonic times mean nothing in another; empty if unknown."""
     try:
-        with open(f"{os.fspath(proc)}/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123
-            return file.read().strip()
+        with open(f"{os.fspath(proc)}/sys/kernel/random/boot_id", "rb") as file:  # noqa: PTH123
+            return file.read().decode("ascii").strip()
     except OSError:
         return ""

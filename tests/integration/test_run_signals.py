@@ -24,10 +24,11 @@ Start = "Callable[..., runs.Run]"
 TICKING = "import time\nprint('begun')\nwhile True: time.sleep(0.02); print('tick')"
 # Says which signal came, and lets the first few pass.
 DEAF = """
-import signal, sys, time
-def hear(number, frame): print('heard', signal.Signals(number).name)
+import os, signal, sys, time
+# Not print: a handler that interrupts a print and prints itself raises.
+def hear(number, frame): os.write(1, f'heard {signal.Signals(number).name}\\n'.encode())
 for name in sys.argv[1:]: signal.signal(getattr(signal, name), hear)
-print('begun')
+os.write(1, b'begun\\n')
 while True: time.sleep(0.05)
 """
 
@@ -84,10 +85,10 @@ def test_sigterm_goes_to_the_command_alone_and_not_to_its_workers(start: Callabl
     source = (
         "import os, signal, sys, time\n"
         "if os.fork() == 0:\n"
-        "    signal.signal(signal.SIGTERM, lambda *_: print('worker heard it'))\n"
+        "    signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'worker heard it'))\n"
         "    print('worker')\n"
         "    while os.getppid() != 1: time.sleep(0.02)\n"
-        "signal.signal(signal.SIGTERM, lambda *_: print('main heard it'))\n"
+        "signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'main heard it'))\n"
         "print('main')\n"
         "while True: time.sleep(0.02); print('tick')\n"
     )
@@ -105,6 +106,7 @@ def test_the_second_interrupt_kills_a_deaf_command_and_all_it_started(start: Cal
     source = "import os\nos.fork()\n" + DEAF
     run = start(*runs.python(source), "SIGINT", "SIGTERM")
     wait_for(lambda: run.log().count("begun") == 2, what="both processes")
+    run.pid()  # the harness has noted that it began
     tree = run.tree()
     assert len(tree) == 2
     run.process.send_signal(signal.SIGINT)

@@ -117,6 +117,7 @@ def test_a_killed_keeper_costs_nothing_while_the_harness_lives(
 ) -> None:
     run = start(*runs.python(WAITING))
     run.wait_for_log("begun")
+    run.pid()  # run.json tells of the attempt a little later than its log
     psutil.Process(run.attempt()["keeper_pid"]).kill()
     _end(tmp_path, 6)
     assert run.end()[0] == 6
