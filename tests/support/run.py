@@ -32,15 +32,19 @@ class Run:
         return json.loads((self.directory / "run.json").read_text())
 
     def attempt(self) -> dict[str, Any]:
-        """The last attempt of run.json."""
-        return self.record()["attempts"][-1]
+        """The last attempt of run.json, which tells of it a little later than the command's log."""
+
+        def known() -> list[dict[str, Any]]:
+            return self.record()["attempts"]
+
+        return wait_for(known, DEADLINE_SECONDS, "run.json to tell of an attempt")[-1]
 
     def pid(self) -> int:
         """The command's pid, once it runs."""
 
         def started() -> int | None:
             try:
-                return self.attempt()["pid"]
+                return self.record()["attempts"][-1]["pid"]
             except (OSError, IndexError):
                 assert self.process.poll() is None, self.process.communicate()
                 return None

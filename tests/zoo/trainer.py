@@ -129,13 +129,14 @@ def train(args: argparse.Namespace) -> None:
         if args.beside and step % args.every == 0:
             with emit.stage(args.beside):
                 time.sleep(args.beside_seconds)
+        # Its loss first: killed between the two, it does the step again.
+        if args.losses:
+            with args.losses.open("a") as file:
+                file.write(f"{step} {chain}\n")
         if args.save:
             partial = saved.with_suffix(".partial")
             partial.write_text(json.dumps(state))
             partial.replace(saved)
-        if args.losses:
-            with args.losses.open("a") as file:
-                file.write(f"{step} {chain}\n")
         emit.step(step, loss=int(chain[:8], 16) / 2**32, lr=1e-3, tokens=100)
         if not args.quiet and step % 10 == 0:
             print(f"step {step}", flush=True)
