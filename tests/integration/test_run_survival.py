@@ -60,6 +60,7 @@ def _in_mount_namespace(script: str, *arguments: str) -> subprocess.CompletedPro
 
 
 def _kill(run: runs.Run) -> None:
+    run.attempt()  # noted in run.json, a little after the command's first line
     run.process.kill()
     run.process.wait()
 
