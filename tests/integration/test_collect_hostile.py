@@ -409,7 +409,7 @@ def open_folder(tmp_path):
     shutil.rmtree(path, ignore_errors=True)
 
 
-@pytest.mark.needs("root", "py-spy", "open-folders")
+@pytest.mark.needs("root", "py-spy")
 def test_another_users_process_is_denied_with_what_would_help(open_folder):
     with running("sleeps") as victim:
         answer, case = look_as_nobody(open_folder, "--pid", str(victim.pid))
@@ -422,7 +422,7 @@ def test_another_users_process_is_denied_with_what_would_help(open_folder):
     assert "sleeping" in answer["headline"]
 
 
-@pytest.mark.needs("root", "py-spy", "open-folders")
+@pytest.mark.needs("root", "py-spy")
 def test_a_trainer_that_hides_from_ptrace_is_asked_for_its_own_traceback(open_folder):
     run_dir = open_folder / "run"
     (run_dir / "ranks").mkdir(parents=True)

@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import os
 import shutil
-import stat
 import subprocess
 import sys
 from functools import cache
@@ -52,8 +51,6 @@ def missing(capability: str) -> str | None:
         return None if found else f"no program {_PROGRAMS[capability]} on PATH"
     if capability == "root":
         return None if os.geteuid() == 0 else "not root"
-    if capability == "open-folders":
-        return _closed_to_others()
     if capability == "tmpfs":
         return _cannot_mount()
     if capability == "cuda":
@@ -69,15 +66,6 @@ def missing(capability: str) -> str | None:
         found = gpu.read_gpus(20.0)
         return found.detail if isinstance(found, Missing) else None if found.value else "NVML shows no GPU"
     raise AssertionError(f"unknown capability {capability!r}: add it to tests/support/needs.py")
-
-
-def _closed_to_others() -> str | None:
-    """Whether another user can reach this repository and the environment's packages."""
-    for place in (Path(__file__).resolve(), Path(pytest.__file__).resolve()):
-        for folder in place.parents:
-            if not folder.stat().st_mode & stat.S_IXOTH:
-                return f"another user cannot enter {folder}"
-    return None
 
 
 def _cannot_mount() -> str | None:
