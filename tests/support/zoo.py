@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -89,6 +90,8 @@ def running(path: Path) -> Iterator[int]:
             yield process.pid
         finally:
             end(process)
+            with contextlib.suppress(ProcessLookupError):  # a pool may have begun a worker meanwhile
+                os.killpg(process.pid, signal.SIGKILL)
             if process.stdin is not None:
                 process.stdin.close()
 
