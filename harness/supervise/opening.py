@@ -145,6 +145,7 @@ def _continue(run: RunDirectory, lock: claim.SupervisorLock, request: Request, r
             f"{run.path}: the run in it is {record.run_id}, not {request.run_id}",
             remedy="Leave --run-id out to continue it, or name a new directory",
         )
+    record = with_unnoted(run, record)
     alive = alive_attempt(record)
     if not request.command and record.command_redacted and alive is None:
         raise UsageError(
@@ -189,8 +190,27 @@ def _supervisor() -> dict[str, Any]:
     return {"supervisor_pid": us.pid, "supervisor_start_time_ticks": us.start_time_ticks}
 
 
+def with_unnoted(run: RunDirectory, record: RunRecord) -> RunRecord:
+    """`record` with the attempt that only its keeper wrote down: the supervisor died right after the start."""
+    number = record.attempt + 1
+    written = read_exit_record(run.exit_record(number)) or {}
+    if not isinstance(written.get("pid"), int):
+        return record
+    return record.with_attempt(
+        Attempt(
+            attempt=number,
+            started_at=utc(float(written.get("started_at") or time.time())),
+            command=record.command,
+            pid=written["pid"],
+            start_time_ticks=written.get("start_time_ticks"),
+            keeper_pid=written.get("keeper_pid"),
+        )
+    )
+
+
 def settle(run: RunDirectory, record: RunRecord) -> RunRecord:
     """`record` with its last attempt's ending, where only the keeper was there to write it down."""
+    record = with_unnoted(run, record)
     last = record.last_attempt
     if last is None or last.ended_at is not None:
         return record

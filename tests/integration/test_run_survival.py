@@ -167,6 +167,22 @@ def test_another_command_is_not_started_beside_one_that_still_runs(start: Callab
     assert runs.lives(first.pid())
 
 
+def test_a_command_that_only_its_keeper_noted_is_not_started_twice(start: Callable[..., runs.Run]) -> None:
+    """The harness may be killed between the start of the command and its line in run.json."""
+    first = start(*runs.python(WAITING))
+    first.wait_for_log("begun")
+    pid = first.pid()
+    _kill(first)
+    path = first.directory / "run.json"
+    path.write_text(json.dumps({**first.record(), "attempt": 0, "attempts": []}))
+    second = start("true")
+    status, text = second.end()
+    assert status == 125
+    assert f"pid {pid}" in text
+    assert runs.lives(pid)
+    os.kill(pid, signal.SIGKILL)
+
+
 def test_a_run_is_continued_in_its_directory_with_its_id_and_its_command(
     start: Callable[..., runs.Run], tmp_path: Path
 ) -> None:
