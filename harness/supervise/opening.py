@@ -191,7 +191,7 @@ def _supervisor() -> dict[str, Any]:
 
 
 def with_unnoted(run: RunDirectory, record: RunRecord) -> RunRecord:
-    """`record` with the attempt that only its keeper wrote down: the supervisor died right after the start."""
+    """`record` with an attempt that only its keeper wrote down: the supervisor died at the start of it."""
     number = record.attempt + 1
     written = read_exit_record(run.exit_record(number)) or {}
     if not isinstance(written.get("pid"), int):
