@@ -5,6 +5,7 @@ One place knows where things lie. Not here: making a directory, locking it and w
 
     runs/latest -> 2026-11-22T09-14-quickstart
     run.json  ranks/  events/  metrics.jsonl  log/  checkpoints/  incidents/  attempts/  nodes/
+    configuration/
 
 On several nodes that share one directory, the node that made it owns `run.json`; every other one keeps
 `nodes/<host>.json`, a log and incidents of its own. Records of ranks never clash: ranks are numbered
@@ -194,6 +195,16 @@ class RunDirectory:
     def metrics(self) -> Path:
         """Rank 0's steps."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def stage_events(self) -> Path:
+        """Rank 0's changes of stage."""
+        return self.events / "stages.jsonl"
+
+    @property
+    def configuration(self) -> Path:
+        """Copies of the configuration files that the command names, without secrets."""
+        return self.path / "configuration"
 
     @property
     def output_log(self) -> Path:

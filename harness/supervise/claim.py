@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _OURS = frozenset(
-    {"run.json", "ranks", "events", "metrics.jsonl", "log", "checkpoints", "incidents", "attempts", "nodes"}
+    {
+        *("run.json", "metrics.jsonl", "ranks", "events", "log", "checkpoints", "incidents", "attempts"),
+        *("nodes", "configuration"),
+    }
 )
 
 

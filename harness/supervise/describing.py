@@ -38,7 +38,18 @@ class Describing(threading.Thread):
         )
         with contextlib.suppress(OSError):  # said already by whoever writes run.json next
             file.update(git=git, versions=versions)
+        self._try("configuration", lambda: self._keep_configuration(directory))
         self.info = viewing.info_of(file.record, directory)
+
+    def _keep_configuration(self, directory: Path) -> dict[str, Any]:
+        """As it was when the last attempt began: who looks at the run later may find another file there."""
+        run = self._opened.run
+        found = identity.configurations_of(self._opened.command, directory)
+        if found and run.node is None:
+            run.configuration.mkdir(exist_ok=True)
+            for name, text in found.items():
+                (run.configuration / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        return {}
 
     def _try(self, part: str, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         try:

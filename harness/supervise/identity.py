@@ -1,12 +1,13 @@
 """Who a run is: its name, its id on all nodes, and what is written down about where it came from.
 
 Everything that starts a program has a deadline, and what could not be found out is said with its reason.
-Never recorded: secrets. Of the environment only a fixed list of names is kept; of the command line, what
-looks like a secret is struck out.
+Never recorded: secrets. Of the environment only a fixed list of names is kept; of the command line and of
+configuration files, what looks like a secret is struck out (`harness.redaction`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import platform
@@ -19,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.redaction import strike_out_text
 from harness.rundir import clean_name, host_name
 
 if TYPE_CHECKING:
@@ -28,16 +30,7 @@ _GIT_DEADLINE_SECONDS = 5.0
 _VERSIONS_DEADLINE_SECONDS = 20.0
 _CONFIG_ENDINGS = (".yaml", ".yml", ".toml", ".json")
 _SCRIPT_ENDINGS = (".py", ".sh", ".bash")
-_STRUCK = "***"
-# Option names whose value is a secret, and values that are one whatever the option's name.
-_SECRET_NAME = re.compile(
-    r"(^|[-_])(((hf|hub|auth|access|api|bearer|github|login)[-_]?)token|passw(or)?d|secret|api[-_]?key"
-    r"|(access|secret)[-_]?key|credentials?)$|^-*token$",  # --max-token and --eos-token are none
-    re.IGNORECASE,
-)
-_SECRET_VALUE = re.compile(
-    r"^(hf_|sk-|ghp_|gho_|github_pat_|glpat-|AKIA|xox[abp]-)[A-Za-z0-9_-]{12,}$|://[^/@\s]+:[^/@\s]+@"
-)
+_CONFIG_FILES, _CONFIG_BYTES = 4, 256 << 10
 _ENVIRONMENT = (
     "CONDA_DEFAULT_ENV",
     "CUBLAS_WORKSPACE_CONFIG",
@@ -144,20 +137,18 @@ def new_run_id(directory_name: str) -> str:
     return f"{clean_name(directory_name) or host_name()}-{secrets.token_hex(2)}"
 
 
-def strike_out(command: Sequence[str]) -> tuple[tuple[str, ...], bool]:
-    """`command` without what looks like a secret, and whether there was any."""
-    kept: list[str] = []
-    value_is_secret = False
-    for each in command:
-        option, equals, value = each.partition("=")
-        if value_is_secret or _SECRET_VALUE.search(each):
-            kept.append(_STRUCK)
-        elif equals and (_SECRET_NAME.search(option) or _SECRET_VALUE.search(value)):
-            kept.append(f"{option}={_STRUCK}")
-        else:
-            kept.append(each)
-        value_is_secret = not equals and each.startswith("-") and bool(_SECRET_NAME.search(each))
-    return tuple(kept), tuple(kept) != tuple(command)
+def configurations_of(command: Sequence[str], directory: Path) -> dict[str, str]:
+    """The configuration files that the command line names, by their names, without secrets."""
+    found: dict[str, str] = {}
+    for each in command[1:]:
+        if not each.endswith(_CONFIG_ENDINGS) or len(found) == _CONFIG_FILES:
+            continue
+        path = directory / each
+        with contextlib.suppress(OSError, ValueError):
+            if path.is_file() and path.stat().st_size <= _CONFIG_BYTES:
+                name = clean_name(path.name) or "configuration"
+                found[name] = strike_out_text(path.read_text(encoding="utf-8", errors="replace"))
+    return found
 
 
 def environment_of(environment: Mapping[str, str]) -> dict[str, str]:

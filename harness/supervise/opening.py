@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness import redaction
 from harness.errors import UsageError
 from harness.rundir import LATEST, Attempt, RunDirectory, RunRecord, host_name, utc
 from harness.supervise import claim, execution, identity
@@ -112,7 +113,7 @@ def _begin(run: RunDirectory, lock: claim.SupervisorLock, request: Request, *, n
             f"{run.path}: no run to continue in it, and no command was given",
             remedy="Put the command behind two dashes: harness run --run-dir DIR -- COMMAND",
         )
-    kept, struck = identity.strike_out(request.command)
+    kept, struck = redaction.strike_out(request.command)
     run_id = request.run_id or identity.shared_run_id(request.environment, request.command)
     record = RunRecord(
         run_id=run_id or identity.new_run_id(run.path.resolve().name),
@@ -153,7 +154,7 @@ def _continue(run: RunDirectory, lock: claim.SupervisorLock, request: Request, r
             remedy="Give the command again, behind two dashes",
         )
     command = request.command or record.command
-    if alive and request.command and identity.strike_out(request.command)[0] != alive.command:
+    if alive and request.command and redaction.strike_out(request.command)[0] != alive.command:
         raise UsageError(
             f"{run.path}: its command still runs, without a supervisor, and is another one: "
             f"pid {alive.pid}, {shlex.join(alive.command)}",
@@ -166,8 +167,8 @@ def _continue(run: RunDirectory, lock: claim.SupervisorLock, request: Request, r
         file.update(
             boot_id=boot_id(),
             host=host_name(),
-            command=record.command if alive else identity.strike_out(command)[0],
-            command_redacted=record.command_redacted if alive else identity.strike_out(command)[1],
+            command=record.command if alive else redaction.strike_out(command)[0],
+            command_redacted=record.command_redacted if alive else redaction.strike_out(command)[1],
             environment=identity.environment_of(request.environment),
             **_supervisor(),
         )

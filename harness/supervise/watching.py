@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness import redaction
 from harness.clock import SYSTEM
 from harness.errors import UsageError
 from harness.render.screen import Screen
@@ -231,7 +232,7 @@ def _run_record(target: Foreign, run: RunDirectory) -> RunRecord:
     """The record of the run that is there; or one that we write for a training that has none."""
     with contextlib.suppress(UsageError):
         return run.read()
-    command, redacted = identity.strike_out(target.command)
+    command, redacted = redaction.strike_out(target.command)
     record = RunRecord(
         run_id=identity.new_run_id(run.path.resolve().name),
         name=identity.name_of(target.command),

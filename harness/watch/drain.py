@@ -34,10 +34,10 @@ DURATION_BOUNDS = (
 )  # fmt: skip
 
 
-def row_line(row: StepRow, attempt: int) -> bytes:
-    """One line of metrics.jsonl. JSON has no NaN: those values are strings."""
+def row_line(row: StepRow, attempt: int, resident_bytes: int | None = None) -> bytes:
+    """One line of metrics.jsonl. JSON has no NaN: those values are strings. Memory where it is known."""
     rates = [_number(rate) for rate in row.learning_rates]
-    document = {
+    document: dict[str, Any] = {
         "time": row.wall_seconds,
         "step": row.step,
         "loss": _number(row.loss),
@@ -48,6 +48,10 @@ def row_line(row: StepRow, attempt: int) -> bytes:
         "attempt": attempt,
         "phases": {name: _number(seconds) for name, seconds in row.phase_seconds.items()},
     }
+    if row.memory is not None:
+        document["gpu_memory_bytes"] = dict(zip(("allocated", "reserved", "peak"), row.memory, strict=True))
+    if resident_bytes is not None:
+        document["resident_bytes"] = resident_bytes
     return json.dumps(document, separators=(", ", ": ")).encode() + b"\n"
 
 
@@ -71,8 +75,11 @@ class MetricsLog:
         self.failures = 0
         self.problem: str | None = None  # what keeps us from writing now
 
-    def add(self, drained: Drained, attempt: int) -> None:
-        """Take the rows of one drain of the record of `attempt`; they are written by `flush`."""
+    def add(self, drained: Drained, attempt: int, resident_bytes: int | None = None) -> None:
+        """Take the rows of one drain of the record of `attempt`; they are written by `flush`.
+
+        `resident_bytes` is the process's memory now: it stands in the newest row.
+        """
         rows = drained.rows
         lost = drained.lost[1] - drained.lost[0] + 1 if drained.lost else 0
         if attempt != self._attempt:
@@ -92,7 +99,8 @@ class MetricsLog:
             first = rows[0].step if rows else None
             self._add_gap(lost, first)
         for row in rows:
-            self._pending.append((row.step, row_line(row, attempt)))
+            memory = resident_bytes if row is rows[-1] else None
+            self._pending.append((row.step, row_line(row, attempt, memory)))
             self._last_step = row.step
         while len(self._pending) > PENDING_ROWS:
             self._give_up(self._pending.popleft()[0])

@@ -20,6 +20,7 @@ from harness.watch.checkpoints import CheckpointTimes
 from harness.watch.drain import MetricsLog, Tally
 from harness.watch.heartbeat import Heartbeat, Reader
 from harness.watch.procstat import ProcessStat, boot_id, read_stat
+from harness.watch.stagelog import StageLog
 
 if TYPE_CHECKING:
     from harness.clock import Clock
@@ -67,6 +68,7 @@ class Ranks:
         self._next = 0
         self._listed: tuple[int, int] | None = None  # mtime and inode of the folder, once it can be trusted
         self._metrics = MetricsLog(run_dir / "metrics.jsonl") if record else None
+        self._stages = StageLog(run_dir / "events" / "stages.jsonl") if record else None
         self._boot_id = boot_id(proc)
         self._said: dict[str, str] = {}
         self._problems: list[str] = []
@@ -198,8 +200,11 @@ class Ranks:
             return None
         rank.tally.add(drained)
         if heartbeat.rank == 0:
-            if self._metrics is not None:
-                self._metrics.add(drained, heartbeat.attempt)
+            if self._metrics is not None and self._stages is not None:
+                process = self._process(heartbeat) if drained.rows else None
+                resident = process.resident_bytes if process is not None else None
+                self._metrics.add(drained, heartbeat.attempt, resident)
+                self._stages.add(drained.stages, heartbeat.attempt)
             self.checkpoints.see_stages(drained.stages)
         return heartbeat
 

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from harness.watch import drain
+from harness.watch import drain, stagelog
 from harness.watch.checkpoints import CheckpointTimes
 from harness.watch.drain import DURATION_BOUNDS, MetricsLog, Tally
 from tests.support.views import NOW, drained, heartbeat, row, rows, stage
@@ -43,6 +43,28 @@ def test_a_row_has_its_values_under_these_names(path):
             "phases": {"forward": 0.04, "data": 0.01},
         }
     ]
+
+
+def test_memory_stands_where_it_is_known(path):
+    log = MetricsLog(path)
+    log.add(drained(row(0, memory=(1, 2, 3)), row(1)), 1, resident_bytes=900)
+    log.flush()
+    first, second = read(path)
+    assert first["gpu_memory_bytes"] == {"allocated": 1, "reserved": 2, "peak": 3}
+    assert "resident_bytes" not in first
+    assert second["resident_bytes"] == 900
+    assert "gpu_memory_bytes" not in second
+
+
+def test_changes_of_stage_are_kept_up_to_a_bound(path, monkeypatch):
+    stagelog.StageLog(path).add((stage("train"), stage("eval", NOW + 1)), 2)
+    assert [(line["stage"], line["time"], line["attempt"]) for line in read(path)] == [
+        ("train", NOW, 2),
+        ("eval", NOW + 1, 2),
+    ]
+    monkeypatch.setattr(stagelog, "MAX_BYTES", 10)
+    stagelog.StageLog(path).add((stage("train", NOW + 2),), 2)
+    assert len(read(path)) == 2
 
 
 def test_what_json_cannot_say_is_a_string(path):

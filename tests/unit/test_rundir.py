@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness import redaction
 from harness.errors import RecordError, UsageError
 from harness.rundir import SCHEMA, Attempt, RunDirectory, RunRecord, clean_name, parse_record
 from harness.supervise import claim, identity
@@ -183,16 +184,40 @@ def test_a_name_is_fit_for_a_path() -> None:
     ],
 )
 def test_a_secret_on_the_command_line_is_struck_out(command: list[str]) -> None:
-    kept, struck = identity.strike_out(command)
+    kept, struck = redaction.strike_out(command)
     assert struck
     assert "abc" not in " ".join(kept)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hub:\n  token: abc\n",
+        "api_key = 'abc' # of ours",
+        '{"auth": {"access_token": "abc", "user": "me"}}',
+        "export WANDB_API_KEY=abc",
+        "password: a, b & abc",
+        "cloning https://me:abc@host/x",
+        "sent Authorization: Bearer abcabcabcabcabc",
+        "tried hf_abcdefghijklmnop once",
+        "-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----",
+        "a: {b: 1, secret: abc}",
+    ],
+)
+def test_a_secret_in_a_text_is_struck_out(text: str) -> None:
+    assert "abc" not in redaction.strike_out_text(text)
+
+
+def test_a_text_without_secrets_is_kept() -> None:
+    text = "tokens: 5\nmax_tokens: 512  # eos_token: '</s>'\nlr = 4e-3\nurl: https://host/a@b\n"
+    assert redaction.strike_out_text(text) == text
 
 
 @pytest.mark.parametrize(
     "command", [["nsa", "train", "a.yaml"], ["train", "--max-tokens", "512", "--eos-token=</s>"]]
 )
 def test_what_is_no_secret_is_kept(command: list[str]) -> None:
-    assert identity.strike_out(command) == (tuple(command), False)
+    assert redaction.strike_out(command) == (tuple(command), False)
 
 
 @pytest.mark.parametrize(
