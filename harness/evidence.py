@@ -405,6 +405,16 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KnownLine:
+    """A line of a log that people are misled by: the first of its kind in that log."""
+
+    kind: Literal["tokenizer-length"]
+    path: str
+    text: str
+    modified_wall_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
     """A file system that the target writes to."""
 
@@ -468,6 +478,9 @@ class Case:
     sources: tuple[Source, ...] = ()
     artifacts: Piece[tuple[Artifact, ...]] = Missing(reason="unavailable", detail="not recorded")
     disks: Piece[tuple[Disk, ...]] = Missing(reason="unavailable", detail="not recorded")
+    known_lines: Piece[tuple[KnownLine, ...]] = Missing(reason="unavailable", detail="not recorded")
+    # The newest steps of the lowest rank here, oldest first: rows of its heartbeat's ring.
+    steps: Piece[tuple[dict[str, Json], ...]] = Missing(reason="unavailable", detail="not recorded")
 
     def process(self, pid: int) -> Process | None:
         """The process of this pid, if it is in the tree."""

@@ -10,6 +10,7 @@ Not covered: judging; writing (`harness.bundle`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -30,7 +31,7 @@ from harness.collect import (
     stacks,
     tree,
 )
-from harness.collect.deadline import Background, Deadline, all_of, call, piece
+from harness.collect.deadline import Background, Deadline, NotSeen, all_of, call, piece
 from harness.collect.ladder import Ladder, LadderOptions
 from harness.collect.procfs import Proc, parse_pressure
 from harness.evidence import (
@@ -47,7 +48,19 @@ from harness.evidence import (
 
 if TYPE_CHECKING:
     from harness.collect.procfs import Stat
-    from harness.evidence import Artifact, Descriptor, Disk, FileLock, Host, Json, Log, Piece, Source, Stacks
+    from harness.evidence import (
+        Artifact,
+        Descriptor,
+        Disk,
+        FileLock,
+        Host,
+        Json,
+        KnownLine,
+        Log,
+        Piece,
+        Source,
+        Stacks,
+    )
 
 _GONE = Missing(reason="unavailable", detail="there is no such process (any more)")
 _NOT_ASKED = Missing(reason="disabled", detail="no stack was asked for")
@@ -97,6 +110,7 @@ def collect(
             records_now, log_bytes = look.heartbeats(), look.log_bytes()
             samples[0] = dataclasses.replace(samples[0], records=records_now, log_bytes=log_bytes)
     asked = next((stat for stat in members if stat.pid == pid), None)
+    found = look.artifacts()
     case = Case(
         taken_at_seconds=taken_at,
         target=Target(
@@ -119,8 +133,10 @@ def collect(
         else Missing(reason="disabled", detail="not asked for"),
         took_seconds=look.deadline.elapsed(),
         sources=look.sources(tuple(samples)),
-        artifacts=look.artifacts(),
+        artifacts=found,
         disks=look.disks(),
+        known_lines=look.known_lines(found),
+        steps=look.steps(),
     )
     case = dataclasses.replace(case, took_seconds=look.deadline.elapsed())
     return dataclasses.replace(case, errors=(*look.errors, *failures.of(case)))
@@ -306,6 +322,26 @@ class _Look:
     def disks(self) -> Piece[tuple[Disk, ...]]:
         """The file systems that it writes to."""
         return piece(functools.partial(artifacts.disks, self._processes), self.deadline, 0.5)
+
+    def known_lines(self, found: Piece[tuple[Artifact, ...]]) -> Piece[tuple[KnownLine, ...]]:
+        """Lines that mislead, in its log and in those beside it."""
+        beside = (
+            [Path(each.path) for each in found.value if each.kind == "log"]
+            if isinstance(found, Reading)
+            else []
+        )
+
+        def read() -> tuple[KnownLine, ...]:
+            with contextlib.suppress(NotSeen):
+                beside.insert(0, self._log_path())
+            return logs.known_lines(dict.fromkeys(beside), self.owners())
+
+        return piece(read, self.deadline, 0.5)
+
+    def steps(self) -> Piece[tuple[dict[str, Json], ...]]:
+        """The newest steps."""
+        pids = set(self._ladders)
+        return piece(lambda: records.steps(self.run_dir, pids), self.deadline, 0.5)
 
     def log(self) -> Piece[Log]:
         """The end of what the target writes."""

@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 
     from harness.evidence import Case
 
-_CASE_PIECES = ("pipes", "locks", "pressure", "run", "log", "gpus")
+_CASE_PIECES = (
+    "pipes",
+    "locks",
+    "pressure",
+    "run",
+    "log",
+    "gpus",
+    "artifacts",
+    "disks",
+    "known_lines",
+    "steps",
+)
 _SAMPLE_PIECES = ("io", "threads", "stacks")
 
 

@@ -9,6 +9,7 @@ Not covered: other runs' directories; following records over time (`harness.watc
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # More heartbeats than this are read only for ranks whose process is in the tree.
 MAX_RECORDS = 64
+MAX_STEPS = 512
+_STEP_FIELDS = ("step", "wall_seconds", "step_seconds", "loss", "learning_rates", "tokens")
 _MAX_RUN_JSON_BYTES = 2**20
 _NO_RUN = Missing(reason="unavailable", detail="no run directory: the trainer does not use harness.emit")
 
@@ -69,6 +72,20 @@ def heartbeats(run_dir: Path | None, pids: Collection[int]) -> tuple[dict[str, J
         detail = f"no readable heartbeat among {len(paths)} in {run_dir / 'ranks'}"
         raise NotSeen(Missing(reason="unavailable", detail=detail))
     return tuple(found)
+
+
+def steps(run_dir: Path | None, pids: Collection[int]) -> tuple[dict[str, Json], ...]:
+    """The newest steps of the lowest rank of this tree, oldest first, from its heartbeat's ring."""
+    from harness.watch import heartbeat
+
+    if run_dir is None:
+        raise NotSeen(_NO_RUN)
+    for path in sorted((run_dir / "ranks").glob("*.beat")):
+        with contextlib.suppress(HarnessError, OSError), heartbeat.Reader(path) as reader:
+            if reader.read().pid in pids:
+                rows = reader.drain().rows[-MAX_STEPS:]
+                return tuple({name: plain(getattr(row, name)) for name in _STEP_FIELDS} for row in rows)
+    raise NotSeen(Missing(reason="unavailable", detail="no rank of this tree keeps a heartbeat"))
 
 
 def plain(value: object) -> Json:
