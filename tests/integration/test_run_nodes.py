@@ -171,10 +171,12 @@ def test_two_nodes_of_torchrun_have_one_id_and_each_serves_its_local_ranks(
         up |= node.ranks_up()
     assert up == {"0": 1.0, "1": 1.0, "2": 1.0, "3": 1.0}
     assert [node.record()["run_id"] for node in started] == ["job-7", "job-7"]
-    worlds = [
-        series for node in started for series in stalls.scrape(node.address()) if "trainer_step{" in series
-    ]
-    assert len(worlds) == 4
+
+    def stepping() -> list[str]:
+        scraped = [series for node in started for series in stalls.scrape(node.address())]
+        return [series for series in scraped if "trainer_step{" in series]
+
+    wait_for(lambda: len(stepping()) == 4, 60, "a first step of every rank", poll_seconds=0.2)
     for node in started:
         node.interrupt()
     for node in started:
