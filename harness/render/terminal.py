@@ -6,6 +6,7 @@ width given. Not covered: whether there is a terminal, and how wide it is (the c
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ HEADINGS = {
 }
 _COLOURS = {"healthy": "32", "slow": "33", "hung": "31", "stopped": "35", "exited": "35", "unknown": "36"}
 _LABEL = 12
+# Where the loop is the point, its head is shown above the line that it happened to stand at.
+_LOOPS = frozenset({"slow-progress", "python-spin"})
 
 
 def screen(case: Case, diagnosis: Diagnosis, *, width: int = 100, colour: bool = False) -> list[str]:
@@ -91,23 +94,38 @@ def _look_at(case: Case, verdict: Finding, width: int) -> list[str]:
     lines = _labelled(
         "look at", [f"{name}:{blamed.line} in {blamed.function} ({blamed.thread}) · {blamed.file}"], width
     )
-    for number, text in source_window(case, blamed.file, blamed.line, blamed.function):
-        mark = ">" if number == blamed.line else " "
-        lines.append(_cut(f"{' ' * (_LABEL + 2)}{mark} {number}  {_harmless_code(text)}", width))
+    shown = source_window(case, blamed.file, blamed.line, blamed.function, loop=verdict.cause in _LOOPS)
+    indent = min((_indent(text) for _, text in shown if text.strip()), default=0)
+    digits = len(str(blamed.line))
+    before = 0
+    for number, text in shown:
+        if before and number > before + 1:
+            lines.append(f"{' ' * (_LABEL + 4 + digits - 1)}…")
+        mark, code = ">" if number == blamed.line else " ", single_line(text)
+        deep = " " * min(_indent(text) - indent, 24) if code else ""
+        lines.append(_cut(f"{' ' * (_LABEL + 2)}{mark} {number:{digits}}  {deep}{code}".rstrip(), width))
+        before = number
     return lines
 
 
-def source_window(case: Case, file: str, line: int, function: str) -> tuple[tuple[int, str], ...]:
-    """The lines around the blamed one, as far as they were recorded."""
+def source_window(
+    case: Case, file: str, line: int, function: str, *, loop: bool = False
+) -> tuple[tuple[int, str], ...]:
+    """The lines around the blamed one, as far as they were recorded; `loop`: and the head of its loop."""
     from harness.evidence import Frame as Evidence
 
     frame: Frame = Evidence(function=function, file=file, line=line)
-    return Scene(View(case)).sources.window(frame)
+    sources = Scene(View(case)).sources
+    around = sources.window(frame)
+    loops = sources.loops(frame) if loop and around else ()
+    if not loops or loops[-1].lineno >= around[0][0]:
+        return around
+    head = dataclasses.replace(frame, line=loops[-1].lineno)
+    return (*sources.window(head, 0), *around)
 
 
-def _harmless_code(text: str) -> str:
-    indent = len(text) - len(text.lstrip())
-    return " " * min(indent, 24) + single_line(text)
+def _indent(text: str) -> int:
+    return len(text) - len(text.lstrip())
 
 
 def _labelled(label: str, texts: Iterable[str], width: int) -> list[str]:

@@ -7,6 +7,7 @@ heartbeat. Whatever else changes is only told. Not covered: causes.
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from harness.rules import say, source
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from harness.evidence import Frame
     from harness.rules.chain import Chain, Scene
     from harness.rules.motion import Counter
     from harness.rules.view import ProcessView, ThreadView
@@ -104,7 +106,7 @@ def by_counter(scene: Scene, thread: ThreadView) -> Progress | None:
                 counter=counter,
                 thread=thread,
                 outermost=not outer,
-                total=_total(loop, counter),
+                total=total(loop, counter.frame),
             )
     return _by_object(scene, thread) or _by_argument(scene, thread)
 
@@ -159,12 +161,12 @@ def outer_loops(scene: Scene, thread: ThreadView, counter: Counter) -> int:
     for frame in thread.python_frames[::-1]:
         loops = scene.sources.loops(frame)
         if (frame.file, frame.function) == (counter.frame.file, counter.frame.function):
-            return count + sum(not advances(loop, counter) for loop in loops if _holds(loop, counter))
+            return count + sum(not advances(loop, counter) for loop in loops if holds(loop, counter))
         count += len(loops)
     return count
 
 
-def _holds(loop: ast.For | ast.AsyncFor | ast.While, counter: Counter) -> bool:
+def holds(loop: ast.For | ast.AsyncFor | ast.While, counter: Counter) -> bool:
     """Whether a loop stands around one that moves by this counter."""
     return any(
         isinstance(each, (ast.For, ast.AsyncFor, ast.While)) and each is not loop and advances(each, counter)
@@ -178,30 +180,56 @@ def _is_retry(scene: Scene, thread: ThreadView, counter: Counter) -> bool:
     )
 
 
-def _total(loop: ast.For | ast.AsyncFor | ast.While, counter: Counter) -> float | None:
+def total(loop: ast.For | ast.AsyncFor | ast.While, frame: Frame) -> float | None:
+    """How far a loop's variable goes: as many as there are rounds where it counts from 0 or 1."""
     text = source.bound(loop)
     if text is None:
         return None
-    for local in counter.frame.locals:
-        if local.name == text and local.kind == "number":
-            try:
-                return float(local.value.replace("_", ""))
-            except ValueError:
-                return None
+    found, first = number(text, frame), start(loop, frame)
+    return found - 1 if found is not None and first == 1 and not isinstance(loop, ast.While) else found
+
+
+def start(loop: ast.For | ast.AsyncFor | ast.While, frame: Frame) -> float | None:
+    """The first value of a loop's variable, of `range` and of `enumerate`."""
+    call = None if isinstance(loop, ast.While) else loop.iter
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+        return None
+    if call.func.id == "range" and call.args:
+        return 0.0 if len(call.args) == 1 else number(ast.unparse(call.args[0]), frame)
+    if call.func.id == "enumerate":
+        given = call.args[1] if len(call.args) > 1 else next((each.value for each in call.keywords), None)
+        return 0.0 if given is None else number(ast.unparse(given), frame)
+    return None
+
+
+def number(text: str, frame: Frame) -> float | None:
+    """What a small expression is worth, with the numbers among a frame's locals; None if it has others."""
+    names = {}
+    for local in frame.locals:
+        if local.kind == "number":
+            with contextlib.suppress(ValueError):
+                names[local.name] = float(local.value.replace("_", ""))
     try:
-        return float(_constant(ast.parse(text, mode="eval").body))
-    except (ValueError, TypeError, SyntaxError, OverflowError):
+        return float(_worth(ast.parse(text, mode="eval").body, names))
+    except (ValueError, TypeError, SyntaxError, OverflowError, ZeroDivisionError, KeyError):
         return None
 
 
-def _constant(node: ast.expr) -> float:
-    """A number written out, or a small power or product of such."""
+def _worth(node: ast.expr, names: Mapping[str, float]) -> float:
     if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
         return node.value
-    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mult, ast.Pow)):
-        left, right = _constant(node.left), _constant(node.right)
+    if isinstance(node, ast.Name):
+        return names[node.id]
+    if isinstance(node, ast.BinOp):
+        left, right = _worth(node.left, names), _worth(node.right, names)
+        if isinstance(node.op, ast.Add):
+            return left + right
+        if isinstance(node.op, ast.Sub):
+            return left - right
         if isinstance(node.op, ast.Mult):
             return left * right
-        if 0 <= right <= 18:
+        if isinstance(node.op, ast.FloorDiv):
+            return left // right
+        if isinstance(node.op, ast.Pow) and 0 <= right <= 18:
             return float(left**right)
     raise ValueError

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 
 from harness import frames as code
 from harness.evidence import Frame, Reading
-from harness.rules import say, source
+from harness.rules import rounds, say, source
 from harness.rules.chain import descendants
-from harness.rules.progress import Progress, by_record, progress
+from harness.rules.progress import Progress, advances, by_record, progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.findings import Finding
     from harness.rules.chain import Chain, Scene
-    from harness.rules.view import ProcessView
+    from harness.rules.motion import Counter
+    from harness.rules.view import ProcessView, ThreadView
     from harness.rules.waits import Wait
 
 _MUCH_IO_BYTES_PER_SECOND = 256 * 1024
@@ -69,7 +70,6 @@ def _advancing(scene: Scene, chain: Chain, found: Progress) -> Finding:
             evidence=[found.words, f"peer {wait.socket.peer}"],
             next_steps=["compare the rate with what the peer should deliver"],
         )
-    left = (found.total - counter.last) / rate if found.total is not None and rate > 0 else None
     speed = f"{rate:.3g} a second"
     trains = bool(_TRAINING_NAMES.search(counter.name)) or any(
         code.owner(each) == "package" for each in found.thread.python_frames
@@ -78,21 +78,85 @@ def _advancing(scene: Scene, chain: Chain, found: Progress) -> Finding:
     if found.outermost and trains:
         summary = f"It progresses: {counter.name} is at {counter.last:,.0f}{of}, {speed}."
         return say.finding(scene, chain, "healthy", "healthy", 0.9, summary, evidence=[found.words])
+    left = (found.total - counter.last) / rate if found.total is not None and rate > 0 else None
     more = f": about {_time(left)} more" if left is not None and left > 0 else ""
-    summary = f"The loop at {say.place(frame)} has {counter.name} at {counter.last:,.0f}{of}, {speed}{more}."
-    standing = None if found.outermost else "the loop around it did not advance meanwhile"
-    evidence = [f"{counter.words} at {say.place(frame)}", *([standing] if standing else [])]
+    around = rounds.around(scene, found.thread, counter)
     return say.finding(
         scene,
         chain,
         "slow",
         "slow-progress",
         0.9,
-        summary,
-        evidence=evidence,
+        f"The loop at {say.place(frame)} has {counter.name} at {counter.last:,.0f}{of}, {speed}{more}."
+        + _adds_up(around, found.total / rate if found.total is not None and rate > 0 else None),
+        evidence=[
+            _samples_in(scene, found.thread, counter),
+            counter.words,
+            *_loops_around(around),
+            *_reads_back(scene, counter),
+        ],
         wait=dataclasses.replace(wait, user=frame),
-        next_steps=["replace the loop by one vectorised operation, or wait", "look again to see it move"],
+        next_steps=[
+            "replace the loop by one vectorised operation, or wait",
+            f"be told when it stands still: harness watch {scene.view.case.target.pid}",
+        ],
     )
+
+
+def _adds_up(around: tuple[rounds.Round, ...], seconds: float | None) -> str:
+    """What the loops around it make of one run of the slow loop."""
+    found = rounds.step(around)
+    if found is None or seconds is None:
+        return ""
+    outer, inner = found
+    whole = _time(seconds * rounds.times(inner))
+    often = [each for each in inner if each.total is not None and each.total > 1]
+    if not often:
+        return f" Each round of {outer.name} runs it: a round takes at least {whole}."
+    again = " and ".join(
+        f"{each.total:,.0f} {'rounds ' if not at else ''}of {each.name}" for at, each in enumerate(often)
+    )
+    return f" It runs again in each of {again}: one round of {outer.name} takes at least {whole}."
+
+
+def _samples_in(scene: Scene, thread: ThreadView, counter: Counter) -> str:
+    """How many of the samples stand in the counter's loop."""
+    loop = next((each for each in scene.sources.loops(counter.frame) if advances(each, counter)), None)
+    if loop is None:
+        return ""
+    here = [
+        any(
+            (file, function) == (counter.frame.file, counter.frame.function)
+            and loop.lineno <= line <= (loop.end_lineno or line)
+            for file, function, line in shape
+        )
+        for shape in thread.shapes
+    ]
+    return f"{sum(here)} of {len(here)} samples are in this loop (line {loop.lineno})"
+
+
+def _loops_around(around: tuple[rounds.Round, ...]) -> list[str]:
+    known = [each for each in around if each.at is not None]
+    if not known:
+        return ["the loop around it did not advance meanwhile"] if around else []
+    places = [f"{each.words} ({_file(each.frame)}:{each.line})" for each in known]
+    facts = [f"around it: {', '.join(places)}"]
+    if known[-1].in_its_first:
+        facts.append(f"no round of {known[-1].name} has ended since the start: it is still in its first")
+    return facts
+
+
+def _reads_back(scene: Scene, counter: Counter) -> list[str]:
+    """Calls in the loop that make a GPU wait in every round."""
+    loop = next((each for each in scene.sources.loops(counter.frame) if advances(each, counter)), None)
+    calls = re.findall(r"\.(tolist|item|cpu|numpy|nonzero)\(", ast.unparse(loop)) if loop is not None else []
+    if not calls:
+        return []
+    return [f"it calls .{calls[0]}() in every round: on a GPU each such call waits for the device"]
+
+
+def _file(frame: Frame) -> str:
+    return frame.file.rsplit("/", 1)[-1]
 
 
 def stands_elsewhere(scene: Scene) -> Iterator[Finding]:
