@@ -4,7 +4,11 @@
 
 A victim is tests/zoo/<family>/<name>.py, a plain program that prints READY and has a literal TRUTH:
 state, cause (each a value or a list of such), blame (functions that may be blamed), facts (what the answer
-has to mention), needs, ranks (run as so many ranks, under a launcher), env, stdin, settle_seconds.
+has to mention), needs, ranks (run as so many ranks, under a launcher), torchrun (run under torchrun with
+these arguments), ready ("listening": when the launcher's port is open, for no rank ever starts; or how often
+READY has to be said), started ("shell" by a script, "module" by `python -m`), env, stdin, settle_seconds,
+keeps (fields of a Case that its record needs, though others are recorded without them).
+READY 4711 asks for the diagnosis of that pid instead of the program's own.
 """
 
 from __future__ import annotations
@@ -14,13 +18,14 @@ import contextlib
 import json
 import os
 import select
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +35,7 @@ from tests.support.victims import ZOO, end
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 READY_SECONDS = 60.0
 DIAGNOSE_SECONDS = 60.0
@@ -65,29 +70,42 @@ def missing(path: Path) -> str | None:
 def running(path: Path) -> Iterator[int]:
     """The pid of a victim, or of its launcher, once it is in its hang."""
     wanted = truth(path)
-    ranks = wanted.get("ranks", 0)
+    ranks, torchrun = wanted.get("ranks", 0), wanted.get("torchrun")
     env = clean_env(**wanted.get("env", {}))
     command = [sys.executable, str(path)]
+    port = _free_port()
     if ranks:
-        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         command = [sys.executable, str(ZOO / "launcher.py"), str(ranks), "--", *command]
+    elif torchrun:
+        words = [word.replace("{port}", str(port)) for word in torchrun]
+        program = ["-m", f"program.{path.stem}"] if wanted.get("started") == "module" else [str(path)]
+        command = [str(Path(sys.executable).parent / "torchrun"), *words, *program]
     with tempfile.TemporaryDirectory() as folder:
+        if wanted.get("started"):
+            command = _started(wanted["started"], command, path, Path(folder))
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE if wanted.get("stdin") else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            bufsize=0,  # a line kept back in a buffer would not wake `select`
             env=env,
             cwd=folder,
             start_new_session=True,
         )
         try:
             assert process.stdout is not None
-            said, _, _ = select.select([process.stdout], [], [], READY_SECONDS)
-            line = process.stdout.readline().decode() if said else "nothing in time"
-            assert "READY" in line, f"{name(path)} said {line!r}"
+            pid = process.pid
+            if wanted.get("ready") == "listening":
+                wait_for(lambda: _listens(port), READY_SECONDS, what="the launcher to listen")
+            else:
+                for _ in range(wanted.get("ready", 1)):
+                    line = _line(process)
+                    assert "READY" in line, f"{name(path)} said {line!r}"
+                pid = int(line.partition("READY")[2].strip() or pid)
             time.sleep(wanted.get("settle_seconds", 0.2))  # between the word and the deed
-            yield process.pid
+            yield pid
         finally:
             end(process)
             with contextlib.suppress(ProcessLookupError):  # a pool may have begun a worker meanwhile
@@ -103,6 +121,7 @@ class Outcome:
     status: int
     document: dict[str, Any]
     wrong: list[str]
+    others: dict[str, Any] = field(default_factory=dict)
 
     @property
     def verdict(self) -> dict[str, Any]:
@@ -122,11 +141,13 @@ def diagnose(pid: int, *arguments: str) -> tuple[int, dict[str, Any], float]:
     return done.returncode, json.loads(done.stdout), time.monotonic() - started
 
 
-def outcome(path: Path, *arguments: str) -> Outcome:
-    """Run one victim and compare."""
+def outcome(path: Path, *arguments: str, beside: Callable[[int], dict[str, Any]] | None = None) -> Outcome:
+    """Run one victim and compare; `beside` looks at the same process afterwards."""
     with running(path) as pid:
         status, document, seconds = diagnose(pid, *arguments)
-    return Outcome(name(path), seconds, status, document, wrong(truth(path), document))
+        others = beside(pid) if beside is not None else {}
+    found = wrong(truth(path), document) + misplaced(path, document)
+    return Outcome(name(path), seconds, status, document, found, others)
 
 
 def wrong(expected: dict[str, Any], document: dict[str, Any]) -> list[str]:
@@ -144,14 +165,54 @@ def wrong(expected: dict[str, Any], document: dict[str, Any]) -> list[str]:
     return found + [f"does not mention {fact!r}" for fact in expected.get("facts", ()) if fact not in said]
 
 
+def misplaced(path: Path, document: dict[str, Any]) -> list[str]:
+    """Whether the blamed line is none of the victim's, though its function's name is right."""
+    blame = document["verdict"].get("blame") or {}
+    if blame.get("function") not in truth(path).get("blame", ()):
+        return []
+    spans = [
+        (node.lineno, node.end_lineno)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == blame["function"]
+    ]
+    inside = any(first <= blame["line"] <= last for first, last in spans)
+    there = Path(blame["file"]).name == path.name
+    return [] if there and inside else [f"blames {blame['file']}:{blame['line']}, not this function's lines"]
+
+
 def _several(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+def _started(how: str, command: list[str], path: Path, folder: Path) -> list[str]:
+    """By a shell script that does something afterwards, or as a module of a package."""
+    if how == "module":
+        package = folder / "program"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / path.name).write_text(path.read_text())
+        return [*command[:-1], "-m", f"program.{path.stem}"] if command[-1] == str(path) else command
+    script = folder / "run.sh"
+    script.write_text(f"#!/bin/sh\n{shlex.join(command)}\nstatus=$?\necho done: $status\nexit $status\n")
+    return ["/bin/sh", str(script)]
+
+
+def _line(process: subprocess.Popen[bytes]) -> str:
+    """The next line that a victim says, unless it says nothing for too long."""
+    assert process.stdout is not None
+    said, _, _ = select.select([process.stdout], [], [], READY_SECONDS)
+    return process.stdout.readline().decode() if said else "nothing in time"
 
 
 def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wait_until_running(pid: int) -> None:

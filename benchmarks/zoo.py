@@ -1,0 +1,659 @@
+"""What `harness diagnose` gets right, how long it takes, and what it costs the process that it looks at.
+
+    python benchmarks/zoo.py [zoo] [variants] [time] [pause] [kill] [--write] [--quick] [--only WORD…]
+
+`zoo` runs every victim and look-alike of tests/zoo, and puts `py-spy dump`, `py-spy dump --subprocesses` and
+`pystack remote` beside it, on the same processes; `variants` what tests/support/variants.py makes of them.
+With --records FILE each outcome is appended there as it comes, and what already is there is not run again.
+Ctrl-C ends a part early: its table tells how many were run. `--quick` takes a selection, the same each time.
+
+pystack is no dependency of the project: pip install -c constraints.txt 'training-harness[bench]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import queue
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.support import load, report, table
+from tests.support import variants, zoo
+from tests.support.env import clean_env
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_OTHER_SECONDS = 10.0
+_LATE_SECONDS = 0.1
+_LATE = zoo.ZOO / "torchrun_late.py"
+
+# A training that notes when each of its steps ended; with torch where it is there.
+_STEPS = """
+import array, sys, threading, time
+path, kind = sys.argv[1:3]
+ended = open(path, "ab", buffering=0)
+if kind == "torch":
+    import torch
+    torch.set_num_threads(1)
+    model = torch.nn.Sequential(*[torch.nn.Linear(256, 256) for _ in range(8)])
+    optimizer = torch.optim.AdamW(model.parameters())
+def step():
+    if kind == "torch":
+        model(torch.ones(256, 256)).square().mean().backward()
+        optimizer.step()
+    else:
+        total = 0
+        for value in range(100_000):
+            total += value ^ 5
+def train(steps):
+    for number in range(steps):
+        step()
+        ended.write(array.array("d", [time.monotonic()]).tobytes())
+for _ in range(2):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+print("READY", flush=True)
+train(10**9)
+"""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One program, diagnosed. `error`: it could not be run, which says nothing about the diagnosis."""
+
+    name: str
+    digest: str
+    expected: dict[str, Any]
+    state: str = ""
+    cause: str = ""
+    blamed: str = ""
+    seconds: float = 0.0
+    wrong: list[str] = field(default_factory=list)
+    others: dict[str, dict[str, Any]] = field(default_factory=dict)
+    error: str = ""
+
+    def right(self, what: str) -> bool:
+        """Whether nothing is wrong with its state, cause, blame or facts."""
+        beginnings = {"blame": "blames", "facts": "does not mention"}
+        return not any(each.startswith(beginnings.get(what, what)) for each in self.wrong)
+
+    @property
+    def progresses(self) -> bool:
+        """Whether it must not be called hung."""
+        return set(_several(self.expected["state"])) <= {"healthy", "slow"}
+
+
+# ── running programs ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Records:
+    """Outcomes as they come; in a file too, so that a run that ended early can go on."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, str], Record] = {}
+        for line in path.read_text().splitlines() if path is not None and path.exists() else ():
+            record = Record(**json.loads(line))
+            self._known[record.name, record.digest] = record
+
+    def known(self, name: str, digest: str) -> Record | None:
+        """Of the same program, from an earlier run."""
+        found = self._known.get((name, digest))
+        return None if found is None or found.error else found
+
+    def add(self, record: Record) -> None:
+        """Keep one."""
+        with self._lock:
+            if self.path is not None:
+                with self.path.open("a") as file:
+                    file.write(json.dumps(asdict(record)) + "\n")
+
+
+def run_all(paths: Sequence[Path], args: argparse.Namespace, *, jobs: int, beside: bool) -> list[Record]:
+    """A record for each, `jobs` at a time; those that there are on Ctrl-C."""
+    records, done = Records(args.records), []
+    todo: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    for path in paths:
+        todo.put(path)
+    ends = threading.Event()
+    began = time.monotonic()
+
+    def work() -> None:
+        while not ends.is_set():
+            try:
+                path = todo.get_nowait()
+            except queue.Empty:
+                return
+            record = one(path, records, beside=beside)
+            done.append(record)
+            left = (time.monotonic() - began) / len(done) * (len(paths) - len(done))
+            words = record.error or "; ".join(record.wrong) or f"{record.state}/{record.cause}"
+            mark = "ERROR" if record.error else "WRONG" if record.wrong else "ok"
+            print(
+                f"{len(done)}/{len(paths)}, {left / 60:.0f} min left: {mark:5} {record.name}: {words}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    workers = [threading.Thread(target=work) for _ in range(jobs)]
+    for worker in workers:
+        worker.start()
+    try:
+        for worker in workers:
+            worker.join()
+    except KeyboardInterrupt:
+        print("ending: those that run are waited for", file=sys.stderr)
+        ends.set()
+        for worker in workers:
+            worker.join()
+    return sorted(done, key=lambda each: each.name)
+
+
+def one(path: Path, records: Records, *, beside: bool) -> Record:
+    text = path.read_bytes()
+    name, digest = zoo.name(path), hashlib.sha256(text + bytes([beside])).hexdigest()[:16]
+    known = records.known(name, digest)
+    if known is not None:
+        return known
+    expected = {
+        key: value for key, value in zoo.truth(path).items() if key in ("state", "cause", "blame", "facts")
+    }
+    look = functools.partial(others, path, expected) if beside else None
+    try:
+        found = zoo.outcome(path, beside=look)
+    except Exception as error:  # noqa: BLE001 - a program that does not run is a record too
+        record = Record(name, digest, expected, error=f"{type(error).__name__}: {error}"[:300])
+    else:
+        verdict, blame = found.verdict, found.verdict.get("blame") or {}
+        record = Record(
+            name=name,
+            digest=digest,
+            expected=expected,
+            state=verdict["state"],
+            cause=verdict["cause"],
+            blamed=f"{blame.get('function', '')}:{blame.get('line', '')}",
+            seconds=found.seconds,
+            wrong=found.wrong,
+            others=found.others,
+        )
+    records.add(record)
+    return record
+
+
+# ── what others say of the same process ─────────────────────────────────────────────────────────────────────
+
+
+def tools() -> dict[str, list[str]]:
+    """Their commands, as far as they are installed."""
+    found = {}
+    for name, program, arguments in (
+        ("py-spy dump", "py-spy", ["dump", "--pid"]),
+        ("py-spy dump --subprocesses", "py-spy", ["dump", "--subprocesses", "--pid"]),
+        ("pystack remote", "pystack", ["remote"]),
+    ):
+        beside = Path(sys.executable).parent / program
+        where = str(beside) if beside.exists() else shutil.which(program)
+        if where:
+            found[name] = [where, *arguments]
+    return found
+
+
+def others(path: Path, expected: dict[str, Any], pid: int) -> dict[str, dict[str, Any]]:
+    """Does a line that may be blamed appear anywhere in what they print; is a cause named."""
+    found = {}
+    for name, command in tools().items():
+        began = time.monotonic()
+        try:
+            done = subprocess.run(
+                [*command, str(pid)],
+                capture_output=True,
+                timeout=_OTHER_SECONDS,
+                env=clean_env(),
+                check=False,
+                start_new_session=True,
+            )
+            text, ended = done.stdout.decode("utf-8", "replace"), done.returncode == 0
+        except subprocess.TimeoutExpired:
+            text, ended = "", False
+        found[name] = {
+            "line": shows(text, path.name, expected.get("blame", ())),
+            "cause": names_cause(text),
+            "answered": ended,
+            "seconds": time.monotonic() - began,
+        }
+    return found
+
+
+def shows(text: str, file: str, functions: Sequence[str]) -> bool:
+    """A frame of these functions: `fetch (loader.py:31)`, or `File "…/loader.py", line 31, in fetch`."""
+    return any(
+        re.search(rf"\b{re.escape(each)} \([^)]*{re.escape(file)}:\d+\)", text)
+        or re.search(rf"{re.escape(file)}\", line \d+, in ([\w.]*\.)?{re.escape(each)}\b", text)
+        for each in functions
+    )
+
+
+def names_cause(text: str) -> bool:
+    """Any word for a cause in a line that is no frame: generously read."""
+    said = [
+        line
+        for line in text.splitlines()
+        if not re.search(r"\.py:\d+\)|^\s*File \"|^\s{8,}\S", line) and not line.startswith("Process ")
+    ]
+    words = "deadlock|stuck|hung|hangs|stopped|waiting for|blocked|garbage collect|holder|dead\\b|zombie"
+    return bool(re.search(words, "\n".join(said), re.IGNORECASE))
+
+
+# ── the parts ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def chosen(args: argparse.Namespace) -> list[Path]:
+    return [
+        path
+        for path in zoo.programs()
+        if zoo.missing(path) is None and (not args.only or any(word in zoo.name(path) for word in args.only))
+    ]
+
+
+def part_zoo(args: argparse.Namespace) -> list[str]:
+    paths = chosen(args)
+    if args.quick:
+        paths = paths[::4]
+    found = run_all(paths, args, jobs=1, beside=True)
+    lines = [*summary(found, len(paths)), "", *by_cause(found), "", *beside(found)]
+    absent = {zoo.name(path): zoo.missing(path) for path in zoo.programs() if zoo.missing(path)}
+    if absent:
+        lines += ["", "Not run here: " + "; ".join(f"{name} ({why})" for name, why in absent.items()) + "."]
+    return lines
+
+
+def part_variants(args: argparse.Namespace) -> list[str]:
+    with tempfile.TemporaryDirectory(prefix="variants-") as folder:
+        made: list[tuple[str, Path]] = []
+        for path in zoo.programs():
+            for name, program in variants.variants_of(path, seed=args.seed):
+                words = f"{name}/{program.name}"
+                if not args.only or any(word in words for word in args.only):
+                    made.append((name, variants.write(program, name, Path(folder))))
+        made = [(name, path) for name, path in made if zoo.missing(path) is None]
+        # Mixed, so that one that is ended early has seen some of everything.
+        made = sample(made, 100 if args.quick else len(made), args.seed)
+        found = run_all([path for _, path in made], args, jobs=args.jobs, beside=False)
+        kinds = {zoo.name(path): name for name, path in made}
+    rows = []
+    for kind in dict.fromkeys(name for name, _ in made):
+        of = [each for each in found if kinds[each.name] == kind and not each.error]
+        if of:
+            rows.append((kind, len(of), *(_share(each.right(what) for each in of) for what in _WHAT)))
+    return [
+        *summary(found, len(made)),
+        "",
+        table(("variant", "programs", *_WHAT), rows),
+        "",
+        *by_cause(found),
+    ]
+
+
+def sample(made: list[tuple[str, Path]], count: int, seed: int) -> list[tuple[str, Path]]:
+    """So many, every kind of variant among them."""
+    chance = random.Random(seed)
+    chance.shuffle(made)
+    kinds: Counter[str] = Counter()
+    ranked = []
+    for name, path in made:
+        kinds[name] += 1
+        ranked.append((kinds[name], name, path))
+    return [(name, path) for _, name, path in sorted(ranked, key=lambda each: each[:2])[:count]]
+
+
+_WHAT = ("state", "cause", "blame", "facts")
+
+
+def summary(found: list[Record], count: int) -> list[str]:
+    ran = [each for each in found if not each.error]
+    if not ran:
+        return ["Nothing ran."]
+    healthy = [each for each in ran if each.progresses]
+    rest = [each for each in ran if not each.progresses]
+    hung = [each for each in healthy if each.state in ("hung", "stopped", "exited")]
+    three = [each for each in ran if all(each.right(what) for what in ("state", "cause", "blame"))]
+    seconds = [each.seconds for each in ran]
+    rows: list[tuple[object, ...]] = [
+        ("programs run", f"{len(ran)} of {count}"),
+        *((f"{what} right", _share(each.right(what) for each in ran)) for what in _WHAT),
+        ("state, cause and blamed line right", _share(each in three for each in ran)),
+        ("progressing ones called hung (false alarms)", f"{len(hung)} of {len(healthy)}"),
+        (
+            "hung ones called progressing",
+            f"{sum(e.state in ('healthy', 'slow') for e in rest)} of {len(rest)}",
+        ),
+        ("abstentions (unknown)", sum(each.state == "unknown" for each in ran)),
+        ("seconds to the answer, median (most)", f"{statistics.median(seconds):.1f} ({max(seconds):.1f})"),
+    ]
+    lines = [table(("", "value"), rows)]
+    wrong = [each for each in ran if each.wrong]
+    lines += ["", *(f"- {each.name}: {'; '.join(each.wrong)}" for each in wrong)] if wrong else []
+    errors = [each for each in found if each.error]
+    return lines + (["", *(f"- {each.name} did not run: {each.error}" for each in errors)] if errors else [])
+
+
+def by_cause(found: list[Record]) -> list[str]:
+    """Precision and recall. Where several causes are right, the one that was said was the wanted one."""
+    ran = [each for each in found if not each.error]
+    wanted: Counter[str] = Counter()
+    said: Counter[str] = Counter()
+    hit: Counter[str] = Counter()
+    for each in ran:
+        right = _several(each.expected["cause"])
+        want = each.cause if each.cause in right else right[0]
+        wanted[want] += 1
+        said[each.cause] += 1
+        hit[want] += want == each.cause
+    rows = [
+        (
+            cause,
+            wanted[cause],
+            said[cause],
+            _ratio(hit[cause], said[cause]),
+            _ratio(hit[cause], wanted[cause]),
+        )
+        for cause in sorted({*wanted, *said})
+    ]
+    return [table(("cause", "programs", "said", "precision", "recall"), rows)]
+
+
+def beside(found: list[Record]) -> list[str]:
+    ran = [each for each in found if not each.error and each.others]
+    blamable = [each for each in ran if each.expected.get("blame")]
+    if not blamable:
+        return []
+    rows = [
+        (
+            "harness diagnose",
+            _share(each.right("blame") for each in blamable),
+            _share(each.right("cause") for each in ran),
+            f"{statistics.median(each.seconds for each in ran):.2f}",
+        )
+    ]
+    for name in ran[0].others:
+        rows.append(
+            (
+                name,
+                _share(each.others[name]["line"] for each in blamable),
+                _share(each.others[name]["cause"] for each in ran),
+                f"{statistics.median(each.others[name]['seconds'] for each in ran):.2f}",
+            )
+        )
+    absent = {"py-spy dump", "py-spy dump --subprocesses", "pystack remote"} - set(ran[0].others)
+    return [
+        "On the same processes, one after the other. For `harness diagnose`: the line is the one blamed, the",
+        "cause the right one. For the others: the line is anywhere in what they print; so is any word for",
+        "a cause.",
+        "",
+        table(("", "line", "cause", "median s"), rows),
+        *([f"\nNot installed here: {', '.join(sorted(absent))}."] if absent else []),
+    ]
+
+
+def part_time(args: argparse.Namespace) -> list[str]:
+    rows = []
+    names = (
+        "silent_peer",
+        "two_locks",
+        "retries",
+        "regex",
+        "slow_loop",
+        "producer_gone",
+        "flock",
+        "condition",
+    )
+    one_process = [path for path in zoo.programs() if path.stem in names]
+    seconds = []
+    for path in one_process[: 3 if args.quick else None]:
+        with zoo.running(path) as pid:
+            for _ in range(1 if args.quick else 3):
+                seconds.append(zoo.diagnose(pid)[2])
+    rows.append(_timed("one process", seconds, 3.0))
+    reason = zoo.missing(_LATE)
+    if reason is None:
+        seconds, wrong = [], []
+        with zoo.running(_LATE) as pid:
+            for _ in range(2 if args.quick else 7):
+                _, document, took = zoo.diagnose(pid)
+                seconds.append(took)
+                wrong += zoo.wrong(zoo.truth(_LATE), document)
+            processes = len(document["processes"])
+        rows.append(_timed(f"torchrun, 8 ranks, 16 workers ({processes} processes)", seconds, 6.0))
+    lines = [table(("default options", "runs", "median s", "worst s", "to reach"), rows)]
+    if reason is not None:
+        return [*lines, "", f"Without the ranks: {reason}."]
+    return [*lines, "", f"Wrong about the ranks: {'; '.join(dict.fromkeys(wrong)) or 'nothing'}."]
+
+
+def _timed(what: str, seconds: list[float], limit: float) -> tuple[object, ...]:
+    median = statistics.median(seconds)
+    return what, len(seconds), f"{median:.2f}", f"{max(seconds):.2f}", f"≤ {limit:.0f} s"
+
+
+@contextlib.contextmanager
+def stepping(kind: str) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], list[float]]]]:
+    """A healthy training, and the moments at which its steps ended."""
+    with tempfile.TemporaryDirectory(prefix="steps-") as folder:
+        program, ended = Path(folder) / "training.py", Path(folder) / "ended"
+        program.write_text(_STEPS)
+        process = subprocess.Popen(
+            [sys.executable, str(program), str(ended), kind],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=clean_env(),
+            start_new_session=True,
+        )
+
+        def moments() -> list[float]:
+            data = ended.read_bytes()
+            return list(memoryview(data[: len(data) // 8 * 8]).cast("d"))
+
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield process, moments
+        finally:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def part_pause(args: argparse.Namespace) -> list[str]:
+    kinds = ["python"] if zoo.needs.check("torch") else ["python", "torch"]
+    count = 3 if args.quick else 10
+    rows, worst = [], 0
+    for kind in kinds:
+        with stepping(kind) as (process, moments):
+            time.sleep(2.0)
+            for diagnosed in (False, True):
+                late, lost = [], []
+                usual = statistics.median(_lengths(moments())[5:])
+                for _ in range(count):
+                    begin = time.monotonic()
+                    if diagnosed:
+                        zoo.diagnose(process.pid)
+                    else:
+                        time.sleep(2.0)
+                    end = time.monotonic() + usual
+                    time.sleep(0.3)
+                    over = [
+                        length - usual
+                        for length, when in zip(_lengths(moments()), moments()[1:], strict=False)
+                        if begin <= when <= end
+                    ]
+                    late.append(sum(each > _LATE_SECONDS for each in over))
+                    lost.append(max(over, default=0.0))
+                rows.append(
+                    (
+                        f"{kind}, a step of {usual * 1000:.0f} ms, "
+                        + ("one diagnosis" if diagnosed else "left alone"),
+                        count,
+                        f"{statistics.median(late):g} ({max(late)})",
+                        f"{statistics.median(lost) * 1000:.0f} ({max(lost) * 1000:.0f})",
+                    )
+                )
+                worst = max(worst, *late) if diagnosed else worst
+    return [
+        table(
+            (
+                "a healthy training",
+                "times",
+                "steps late by > 100 ms, median (most)",
+                "most lost by one, ms, median (most)",
+            ),
+            rows,
+        ),
+        "",
+        f"To reach: at most 5 steps. Most: {worst}.",
+    ]
+
+
+def _lengths(moments: list[float]) -> list[float]:
+    return [after - before for before, after in itertools.pairwise(moments)]
+
+
+def part_kill(args: argparse.Namespace) -> list[str]:
+    chance, count = random.Random(args.seed), 10 if args.quick else 50
+    harmed: list[str] = []
+    waited = []
+    with stepping("python") as (process, moments):
+        usual = zoo.diagnose(process.pid)[2]
+        for number in range(count):
+            look = subprocess.Popen(
+                [sys.executable, "-m", "harness", "diagnose", str(process.pid)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=clean_env(),
+                start_new_session=True,
+            )
+            moment = chance.uniform(0.0, usual)
+            time.sleep(moment)
+            look.send_signal(signal.SIGKILL)
+            look.wait()
+            killed = time.monotonic()
+            problem = _harm(process, moments, killed)
+            waited.append(time.monotonic() - killed)
+            if problem:
+                harmed.append(f"killed after {moment:.2f} s: {problem}")
+            print(f"{number + 1}/{count}: {problem or 'unharmed'}", file=sys.stderr, flush=True)
+            if process.poll() is not None:
+                break
+    rows = [
+        ("killed with SIGKILL", f"{len(waited)} times, within {usual:.1f} s"),
+        (
+            "target runs on: alive, neither stopped nor traced, steps",
+            f"{len(waited) - len(harmed)} of {len(waited)}",
+        ),
+        (
+            "seconds until that was seen, median (most)",
+            f"{statistics.median(waited):.2f} ({max(waited):.2f})",
+        ),
+    ]
+    return [table(("", "value"), rows), "", *(f"- {each}" for each in harmed), "To reach: every time."]
+
+
+def _harm(process: subprocess.Popen[bytes], moments: Callable[[], list[float]], since: float) -> str:
+    """What is not as before, after what a py-spy left behind may take to end."""
+    before = len(moments())
+    problem = "not looked at"
+    while time.monotonic() < since + 15.0:
+        if process.poll() is not None:
+            return f"ended with {process.returncode}"
+        status = dict(
+            line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        )
+        state, tracer = status["State"].split()[0], int(status["TracerPid"])
+        threads = {
+            path.read_text().rpartition(")")[2].split()[0]
+            for path in Path(f"/proc/{process.pid}/task").glob("*/stat")
+        }
+        stopped = {"T", "t"} & {state, *threads}
+        problem = "stopped" if stopped else f"traced by {tracer}" if tracer else ""
+        if not problem and len(moments()) > before + 2:
+            return ""
+        problem = problem or "does not step"
+        time.sleep(0.02)
+    return problem
+
+
+def _share(each: Any) -> str:
+    values = list(each)
+    return f"{sum(values)} of {len(values)} ({100 * sum(values) / len(values):.1f} %)" if values else "none"
+
+
+def _ratio(part: int, whole: int) -> str:
+    return f"{part / whole:.2f}" if whole else "—"
+
+
+def _several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+PARTS: dict[str, tuple[str, Callable[[argparse.Namespace], list[str]]]] = {
+    "zoo": ("Diagnosis: the zoo", part_zoo),
+    "variants": ("Diagnosis: variants of the zoo", part_variants),
+    "time": ("Diagnosis: seconds to the answer", part_time),
+    "pause": ("Diagnosis: what it costs a healthy training", part_pause),
+    "kill": ("Diagnosis: killed at random moments", part_kill),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--write", action="store_true", help="into benchmarks/results")
+    parser.add_argument(
+        "--quick", action="store_true", help="a selection, in some minutes; not for the record"
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=(), metavar="WORD", help="programs whose name holds a word"
+    )
+    parser.add_argument(
+        "--records", type=Path, metavar="FILE", help="keep outcomes there, and go on from them"
+    )
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="variants at a time (2)")
+    parser.add_argument(
+        "--seed", type=int, default=variants.SEED, metavar="N", help="of variants and moments"
+    )
+    args = parser.parse_args()
+    unknown = [part for part in args.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"no part {unknown[0]!r}: there are {', '.join(PARTS)}")
+    for part in args.parts or PARTS:
+        title, measure = PARTS[part]
+        busy, began = load(), time.monotonic()
+        lines = measure(args)
+        took = f"({busy}; took {(time.monotonic() - began) / 60:.1f} min)"
+        report(title, "\n".join([*lines, "", took]), write=args.write)
+
+
+if __name__ == "__main__":
+    main()
