@@ -225,9 +225,18 @@ def _train(options: argparse.Namespace) -> int:
             resume=options.resume,
             allow_changed=tuple(options.allow_changed),
             out=options.out,
+            begun_wall_seconds=_begun(),
         )
     )
     return 0
+
+
+def _begun() -> float | None:
+    """When a supervisor that has started this command again started it first."""
+    try:
+        return float(os.environ["HARNESS_RESTARTED_SINCE"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _fetch(options: argparse.Namespace) -> int:

@@ -106,8 +106,19 @@ def _first_change(then: Any, now: Any, where: str = "") -> tuple[str, Any, Any] 
     return None if same else (where, then, now)
 
 
-def find(resume: str, store: Store, say: Callable[[str], None]) -> Checkpoint | None:
-    """The checkpoint that `--resume auto|never|PATH` means; None to begin at step 0."""
+def find(
+    resume: str, store: Store, say: Callable[[str], None], *, begun_wall_seconds: float | None = None
+) -> Checkpoint | None:
+    """The checkpoint that `--resume auto|never|PATH` means; None to begin at step 0.
+
+    `begun_wall_seconds` is given where a supervisor started the same command again: `never` and PATH told
+    how to begin, and a checkpoint written since then continues what was begun.
+    """
+    if begun_wall_seconds is not None and resume != "auto":
+        own = store.newest(say)
+        if own is not None and (own.path / "manifest.json").stat().st_mtime >= begun_wall_seconds:
+            say(f"restarted: continues its own checkpoint; --resume {resume} was for the first attempt")
+            return own
     if resume == "never":
         aside = store.set_aside()
         if aside is not None:

@@ -179,7 +179,12 @@ def _find_checkpoint(place: Place, store: Store, report: Report) -> Checkpoint |
     """What `--resume` means: verified by the first rank, and told to all."""
 
     def find() -> Checkpoint | None:
-        found = resume.find(place.options.resume, store, report.line)
+        found = resume.find(
+            place.options.resume,
+            store,
+            report.line,
+            begun_wall_seconds=place.options.begun_wall_seconds,
+        )
         if found is not None:
             # Before the data is opened: a place in it means nothing to another number of ranks.
             resume.check_identity(found, {"world_size": place.world.world_size}, ())

@@ -39,6 +39,7 @@ class Options:
     resume: str = "auto"
     allow_changed: tuple[str, ...] = ()
     out: Path | None = None
+    begun_wall_seconds: float | None = None  # of the first attempt, where this is a restart of it
 
 
 def run(options: Options) -> None:

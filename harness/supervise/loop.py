@@ -36,6 +36,8 @@ INTERRUPTED = 130
 _INTERRUPTS = (signal.SIGINT, signal.SIGQUIT)
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 _TICK_SECONDS = 1.0  # at rest: only to notice what sends no event
+# Given to a command that is started again: when it was started first. How it was to begin was for then.
+_RESTARTED = "HARNESS_RESTARTED_SINCE"
 _POLL_SECONDS = 0.1  # where there is nothing to wait on
 _FINISH_DEADLINE_SECONDS = 10.0  # for the watcher's last look
 
@@ -67,6 +69,7 @@ class Supervisor:
         self._kill_at: float | None = None
         self._kills = 0
         self._ended_by: str | None = None
+        self._begun_wall_seconds: float | None = None
 
     def run(self) -> int:
         """The whole run; the exit status of `harness run`."""
@@ -77,6 +80,7 @@ class Supervisor:
                 return INTERRUPTED
         alive = self._opened.alive
         child = children.adopt(self._opened.run, alive) if alive else self._start()
+        self._begun_wall_seconds = child.started_at_seconds
         endings: list[policy.Ending] = []
         while True:
             number = self._opened.file.record.attempt
@@ -123,10 +127,11 @@ class Supervisor:
         number = record.attempt + 1
         run = self._opened.run
         environment = {
-            **self._environment,
+            **{name: value for name, value in self._environment.items() if name != _RESTARTED},
             "HARNESS_RUN_DIR": str(run.path.resolve()),
             "HARNESS_RUN_ID": record.run_id,
             "HARNESS_ATTEMPT": str(number),
+            **({} if self._begun_wall_seconds is None else {_RESTARTED: f"{self._begun_wall_seconds:.3f}"}),
             "PYTHONUNBUFFERED": "1",  # a file is no terminal: what Python holds back, a SIGKILL takes with it
         }
         child = children.start(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -52,6 +53,27 @@ def test_five_kills_at_random_steps_leave_the_losses_of_an_uninterrupted_run(tmp
         assert found == expected, f"seed {seed}"
         assert attempts_of(run) == KILLS + 1
         assert stalls.incidents(run.directory) == []
+    finally:
+        run.clean_up()
+
+
+def test_a_restart_goes_on_where_the_command_says_to_begin_anew(tmp_path: Path) -> None:
+    config = tiny_run.config(tmp_path, train={"steps": 40}, checkpoint={"every": 3})
+    older = tiny_run.run("train", config, "--out", tmp_path / "run")  # what `never` is to leave behind
+    assert older.returncode == 0, older.stderr
+    command = tiny_run.command("train", config, "--resume", "never")
+    run = runs.start(tmp_path / "run", *command, options=("--on-stall", "restart", "--max-restarts", "1"))
+    try:
+        wait_for(lambda: 10 <= stalls.step(run.directory) < 40, 60, "step 10")
+        os.kill(run.pid(), signal.SIGKILL)
+        run.process.wait(timeout=120)
+        status, output = run.end()
+        assert status == 0, output
+        rows = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
+        first = {row.get("attempt"): row.get("step") for row in reversed(rows)}
+        assert first[1] == 1
+        assert first[2] > 1, "begins anew after the restart, too"
+        assert "--resume never was for the first attempt" in (run.directory / "log/output.log").read_text()
     finally:
         run.clean_up()
 
