@@ -37,7 +37,7 @@ _MODULES = (
 # Test modules of which nothing runs without one of _MODULES.
 REQUIRING: set[str] = set()
 
-_PROGRAMS = {"py-spy": "py-spy", "tmux": "tmux", "promtool": "promtool", "git": "git"}
+_PROGRAMS = {"py-spy": "py-spy", "tmux": "tmux", "promtool": "promtool", "git": "git", "g++": "g++"}
 
 
 @cache
@@ -53,6 +53,8 @@ def missing(capability: str) -> str | None:
         return None if os.geteuid() == 0 else "not root"
     if capability == "tmpfs":
         return _cannot_mount()
+    if capability == "cpu-cgroup":
+        return _cannot_limit_cpu()
     if capability == "cuda":
         if missing("torch"):
             return missing("torch")
@@ -84,6 +86,22 @@ def _cannot_mount() -> str | None:
         if done.returncode == 0
         else f"cannot mount a tmpfs: {done.stderr.decode(errors='replace').strip()}"
     )
+
+
+def _cannot_limit_cpu() -> str | None:
+    """Whether a control group with a limit on CPU can be made (version 1 or 2)."""
+    first = Path("/sys/fs/cgroup/cpu")
+    root = first if first.is_dir() else Path("/sys/fs/cgroup")
+    folder = root / f"probe-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        return f"cannot make a control group: {error}"
+    try:
+        limit = folder / ("cpu.cfs_quota_us" if first.is_dir() else "cpu.max")
+        return None if limit.exists() else "no CPU controller in the control group"
+    finally:
+        folder.rmdir()
 
 
 def expected() -> frozenset[str]:

@@ -5,6 +5,7 @@ python -m tests.zoo.record [NAME...]
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import shutil
@@ -12,13 +13,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from harness import codec
-from harness.collect.case import Options, collect
+from harness.cli.diagnose import _look as look
 from harness.evidence import Case, Missing, Reading
 from harness.rules import diagnose
 from tests.support import zoo
 from tests.support.env import REPOSITORY
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 CASES = REPOSITORY / "tests" / "cases"
@@ -28,11 +30,17 @@ PLACE = "/home/user/training"
 def record(path: Path) -> bool:
     """One Case, if its verdict is the truth."""
     with zoo.running(path) as pid:
-        case = collect(pid, options=Options(gpu=False, samples=4, interval_seconds=0.3))
+        # As the command looks, with native frames where it asks for them.
+        options = argparse.Namespace(
+            pid=pid, samples=4, duration=0.9, native="auto", no_locals=False, deadline=15.0
+        )
+        case = look(options)
     folder = CASES / path.parent.name / path.stem
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    data = codec.dumps(small(case)).replace(str(zoo.ZOO).encode(), PLACE.encode())
+    data = codec.dumps(small(case, zoo.truth(path).get("keeps", ()))).replace(
+        str(zoo.ZOO).encode(), PLACE.encode()
+    )
     for ours, theirs in ((str(REPOSITORY), PLACE), (sys.prefix, "/usr"), (sys.base_prefix, "/usr")):
         data = data.replace(ours.encode(), theirs.encode())
     found = codec.loads(Case, data)
@@ -52,7 +60,7 @@ def record(path: Path) -> bool:
     return right
 
 
-def small(case: Case) -> Case:
+def small(case: Case, keeps: Sequence[str] = ()) -> Case:
     """Without what no rule of this Case needs, and what would tell of the machine that it was made on."""
     none = Missing(reason="disabled", detail="not recorded")
     processes = tuple(
@@ -63,16 +71,15 @@ def small(case: Case) -> Case:
             )
             if isinstance(each.environment, Reading)
             else each.environment,
-            cgroup=none,
+            cgroup=each.cgroup if "cgroup" in keeps else none,
             cwd=Reading(value=PLACE),
             executable=Reading(value="/usr/bin/python3"),
         )
         for each in case.processes
     )
     host = dataclasses.replace(case.host, name="box", boot_id=none, kernel="6.1", tools={})
-    return dataclasses.replace(
-        case, processes=processes, host=host, artifacts=none, disks=none, log=none, pressure=none, errors=()
-    )
+    dropped = {name: none for name in ("artifacts", "disks", "gpus", "log", "pressure") if name not in keeps}
+    return dataclasses.replace(case, processes=processes, host=host, errors=(), **dropped)
 
 
 def _several(value: object) -> list[object]:
