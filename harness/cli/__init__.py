@@ -41,6 +41,7 @@ COMMANDS = (
     Command(name="watch", summary="watch a training that is already running and was not started by us"),
     Command(name="diagnose", summary="why a process does not move: state, cause, the line to look at"),
     Command(name="explain", summary="read back the evidence of an incident"),
+    Command(name="smoke", summary="try every stage of a training, each within its budget"),
 )
 
 _EXAMPLES = """\
@@ -78,7 +79,7 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-_NEEDED = ("prometheus_client", "psutil", "rich")
+_NEEDED = ("prometheus_client", "psutil", "rich", "yaml")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

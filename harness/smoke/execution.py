@@ -1,0 +1,260 @@
+"""One stage: its command under `harness run`, watched, ended when its time is over, and never left behind.
+
+The supervisor is a process of its own in a session of its own, so that Ctrl-C comes to us alone and is passed
+on in order. Should we be killed, the kernel tells it to end. Not here: what was seen (`observe`), and what
+follows from it (`runner`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from harness.errors import HarnessError, UsageError
+from harness.render.text import duration, single_line
+from harness.smoke.observe import Moment, StageWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from harness.smoke.observed import EndedBy, Observed
+    from harness.smoke.plan import Stage
+
+GRACE_SECONDS = 5.0
+_TICK_SECONDS = 0.1
+_DIAGNOSIS_SECONDS = 15.0
+_KILL_SECONDS = 15.0
+_FAILED = 125
+# Nobody looked for so long: the machine slept, or we were stopped. That time is no stage's.
+_GAP_SECONDS = 5.0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LIBC = ctypes.CDLL(None)
+_ANSWER_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """One stage that was started, and how it ended."""
+
+    observed: Observed
+    verdict: Mapping[str, Any] | None = None  # of a diagnosis, where one was made
+    diagnosis: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None  # the supervisor itself refused or failed
+
+
+class Execution:
+    """Runs one stage to its end."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        folder: Path,
+        environment: Mapping[str, str],
+        *,
+        tell: Callable[[Moment], None],
+        interrupts: Callable[[], int],
+    ) -> None:
+        self._stage, self._folder = stage, folder
+        self._environment = {**environment, **stage.environment}
+        self._tell, self._interrupts = tell, interrupts
+        self._watch = StageWatch(folder)
+        self._said = folder.with_name(f"{folder.name}.harness.log")
+        self._moment = Moment()
+
+    def run(self) -> Ran:
+        """Start it, attend to it, and collect what was seen."""
+        began = time.monotonic()
+        process = self._start()
+        try:
+            ended_by, diagnosis = self._attend(process, began)
+        finally:
+            self._end_for_good(process)
+        seconds = time.monotonic() - began
+        status = process.returncode
+        if ended_by == "itself" and self._watch.ended_by_stall():
+            ended_by = "stall"
+        observed = self._watch.collect(
+            self._stage,
+            exit_status=None if status is None or status < 0 else status,
+            ended_by=ended_by,
+            seconds=seconds,
+        )
+        self._watch.close()
+        if observed.incidents and not diagnosis:
+            diagnosis = explained(observed.incidents[0].path)
+        return Ran(
+            observed=observed,
+            verdict=diagnosis.get("verdict"),
+            diagnosis=diagnosis,
+            problem=self._problem(status) if status == _FAILED else None,
+        )
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        stall = ["--stall-timeout", self._stage.stall] if self._stage.stall else []
+        words = [
+            *(sys.executable, "-m", "harness", "run", "--run-dir", str(self._folder)),
+            *("--metrics-port", "0", "--no-live", "--on-stall", "terminate"),
+            *("--grace", f"{GRACE_SECONDS:g}", "--log-keep", "256M", *stall, "--"),
+            *self._stage.command,
+        ]
+        # A folder of ours, made before: what `harness run` finds there may only be its own.
+        try:
+            with self._said.open("wb") as said:
+                return subprocess.Popen(
+                    words,
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=_end_with_parent,  # noqa: PLW1509 -- we have no other threads
+                )
+        except OSError as error:
+            raise UsageError(
+                f"{error.filename or self._folder}: {error.strerror}", remedy="Name another folder with --out"
+            ) from None
+
+    def _attend(self, process: subprocess.Popen[bytes], began: float) -> tuple[EndedBy, dict[str, Any]]:
+        over_at = began + self._stage.budget_seconds
+        looked_at = time.monotonic()
+        while process.poll() is None:
+            if self._interrupts():
+                self._stop(process, signal.SIGINT)
+                return "interrupt", {}
+            self._look()
+            now = time.monotonic()
+            if now - looked_at > _GAP_SECONDS:
+                over_at += now - looked_at
+            looked_at = now
+            if now >= over_at:
+                self._tell(
+                    Moment(at="over its budget: diagnosing", resident_bytes=self._moment.resident_bytes)
+                )
+                diagnosis = self._diagnose()
+                if process.poll() is None:
+                    self._stop(process, signal.SIGTERM)
+                    return "budget", diagnosis
+                return "itself", diagnosis
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_TICK_SECONDS)
+        return "itself", {}
+
+    def _look(self) -> None:
+        self._moment = self._watch.poll()
+        self._tell(self._moment)
+
+    def _diagnose(self) -> dict[str, Any]:
+        """What the command does, as `harness diagnose` tells; empty where there is nothing to look at."""
+        pid = self._watch.pid
+        if pid is None:
+            return {}
+        words = [sys.executable, "-m", "harness", "diagnose", str(pid), "--json"]
+        words += ["--deadline", f"{_DIAGNOSIS_SECONDS:g}", "--out", str(self._folder / "over-budget")]
+        child = subprocess.Popen(
+            words,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            out, _ = child.communicate(timeout=_DIAGNOSIS_SECONDS + GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            out, _ = child.communicate()
+        with contextlib.suppress(ValueError):
+            found = json.loads(out[:_ANSWER_BYTES])
+            if isinstance(found, dict):
+                return found
+        return {}
+
+    def _stop(self, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+        """Ask the command to end; then twice SIGINT, upon which the supervisor kills the whole tree."""
+        process.send_signal(number)
+        self._wait(process, GRACE_SECONDS)
+        for _ in range(2):
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                self._wait(process, 0.5)
+        self._wait(process, _KILL_SECONDS)
+
+    def _wait(self, process: subprocess.Popen[bytes], seconds: float) -> None:
+        """Until it has ended, the time is over, or the user has lost patience."""
+        asked = self._interrupts()
+        end = time.monotonic() + seconds
+        while process.poll() is None and time.monotonic() < end and self._interrupts() == asked:
+            self._tell(Moment(at="ending", resident_bytes=self._moment.resident_bytes))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_TICK_SECONDS)
+
+    def _end_for_good(self, process: subprocess.Popen[bytes]) -> None:
+        """A supervisor that did not end by itself, with everything below it."""
+        if process.poll() is not None:
+            return
+        below: list[psutil.Process] = []
+        with contextlib.suppress(psutil.Error):
+            below = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        for each in below:
+            with contextlib.suppress(psutil.Error):
+                each.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_KILL_SECONDS)
+
+    def _problem(self, status: int) -> str:
+        """Why the supervisor refused or failed, in its own words."""
+        last = ""
+        with contextlib.suppress(OSError):
+            lines = self._said.read_text(errors="replace").strip().splitlines()
+            last = single_line(lines[-1]) if lines else ""
+        return last or f"harness run ended with {status}"
+
+
+def _end_with_parent() -> None:
+    """In the child, before it becomes the supervisor: SIGTERM should we be killed."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def explained(path: str) -> dict[str, Any]:
+    """The diagnosis of an incident's evidence; empty where it cannot be read."""
+    from pathlib import Path
+
+    from harness import bundle
+    from harness.render import as_json
+    from harness.rules import diagnose
+
+    with contextlib.suppress(HarnessError, OSError):
+        case = bundle.load(Path(path))
+        return as_json.document(case, diagnose(case))
+    return {}
+
+
+def diagnosed(verdict: Mapping[str, Any] | None) -> str:
+    """`HUNG · socket-read: one sentence`; empty without a verdict."""
+    if not verdict:
+        return ""
+    return single_line(
+        f"{str(verdict.get('state', '')).upper()} · {verdict.get('cause')}: {verdict.get('summary')}"
+    )
+
+
+def over_budget(stage: Stage, verdict: Mapping[str, Any] | None) -> str:
+    """Why a stage was ended."""
+    told = diagnosed(verdict) or "it could not be looked at"
+    return f"over its budget of {duration(stage.budget_seconds)} · {told}"
+
+
+def environment() -> dict[str, str]:
+    """What stages start from: ours, without what names another run."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("HARNESS_RUN")}

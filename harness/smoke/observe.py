@@ -1,0 +1,340 @@
+"""Watching one stage from beside its supervisor: records, memory, metrics, and at the end its files and log.
+
+Everything is read from the stage's run directory, /proc and the metrics' own port, as a user could; what
+cannot be read is left out. Not here: starting and ending the stage (`execution`), and judging (`expect`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import math
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from harness.errors import HarnessError, RecordError
+from harness.render.text import single_line
+from harness.rundir import RunDirectory
+from harness.smoke.observed import Observed, Row, SeenIncident
+from harness.watch import heartbeat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.rundir import RunRecord
+    from harness.smoke.observed import EndedBy, Scalar
+    from harness.smoke.plan import Stage
+
+MEASURED_LINE = b"measured {"
+_SAMPLE_SECONDS = 0.25
+_SCRAPE_SECONDS = 1.0
+_SCRAPE_DEADLINE_SECONDS = 2.0
+_MAX_SCRAPE_BYTES = 8 << 20
+_MAX_LINE_BYTES = 64 << 10
+_MATCHED_CHARACTERS = 4096
+_SHOWN_CHARACTERS = 300
+_MAX_ROWS = 1_000_000
+_MAX_FILES = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """Where a stage stands, for the terminal."""
+
+    at: str = ""  # `train · step 12/60 · loss 4.81`
+    resident_bytes: int | None = None
+
+
+class StageWatch:
+    """Looks at one run directory while its command runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run = RunDirectory(folder)
+        self._record: RunRecord | None = None
+        self._readers: dict[Path, heartbeat.Reader] = {}
+        self._ranks: set[int] = set()
+        self._stages: set[str] = set()
+        self._stepping = False
+        self._next_sample = self._next_scrape = 0.0
+        self._resident: list[int] = []
+        self._resident_now: int | None = None
+        self._resident_peak: int | None = None
+        self._gpu: list[int] = []
+        self._gpu_peak: int | None = None
+        self._scrapes = 0
+        self._series: set[str] = set()
+        self._at = ""
+
+    @property
+    def pid(self) -> int | None:
+        """The command's, once it runs."""
+        attempt = self._record.last_attempt if self._record is not None else None
+        return attempt.pid if attempt is not None else None
+
+    @property
+    def resident_peak_bytes(self) -> int | None:
+        """Of all its processes together, so far."""
+        return self._resident_peak
+
+    def poll(self) -> Moment:
+        """Look once; never waits longer than a scrape may take."""
+        now = time.monotonic()
+        if self.pid is None or self._record is None or self._record.metrics_address is None:
+            with contextlib.suppress(HarnessError):
+                self._record = self.run.read()
+        self._read_records()
+        if now >= self._next_sample:
+            self._next_sample = now + _SAMPLE_SECONDS
+            self._sample()
+        if now >= self._next_scrape:
+            self._next_scrape = now + _SCRAPE_SECONDS
+            self._scrape()
+        return Moment(at=self._at, resident_bytes=self._resident_now)
+
+    def ended_by_stall(self) -> bool:
+        """Whether the supervisor ended the command because it stalled."""
+        with contextlib.suppress(HarnessError):
+            self._record = self.run.read()
+        attempt = self._record.last_attempt if self._record is not None else None
+        return attempt is not None and attempt.ended_by == "stall"
+
+    def close(self) -> None:
+        """Let go of the records."""
+        for reader in self._readers.values():
+            reader.close()
+
+    def collect(
+        self, stage: Stage, *, exit_status: int | None, ended_by: EndedBy, seconds: float
+    ) -> Observed:
+        """All that was seen, once the stage has ended."""
+        self._read_records()
+        with contextlib.suppress(HarnessError):
+            self._record = self.run.read()
+        rows, lost = _rows(self.run.metrics)
+        log = _Log(stage.patterns)
+        log.read(self.run.output_log)
+        return Observed(
+            exit_status=exit_status,
+            ended_by=ended_by,
+            seconds=seconds,
+            last_line=log.last_line,
+            ranks=len(self._ranks),
+            stages=frozenset(self._stages),
+            rows=rows,
+            rows_lost=lost,
+            schedule=self._record.schedule if self._record is not None else None,
+            resident_peak_bytes=self._resident_peak,
+            resident_bytes=tuple(self._resident),
+            gpu_peak_bytes=self._gpu_peak,
+            gpu_bytes=tuple(self._gpu),
+            scrapes=self._scrapes,
+            scraped_series=frozenset(self._series),
+            incidents=tuple(_incidents(self.run)),
+            measured=log.measured,
+            files={pattern: _count(self.run.path, pattern) for pattern in stage.globs},
+            log_lines=log.found,
+        )
+
+    def _read_records(self) -> None:
+        with contextlib.suppress(OSError):
+            for path in sorted(self.run.ranks.glob("*.beat")):
+                reader = self._readers.get(path)
+                if reader is not None and reader.replaced():
+                    reader.close()
+                    reader = None
+                with contextlib.suppress(RecordError, OSError):
+                    reader = self._readers[path] = reader or heartbeat.Reader(path)
+                    self._take(reader)
+
+    def _take(self, reader: heartbeat.Reader) -> None:
+        drained, state = reader.drain(), reader.read()
+        self._ranks.add(state.rank)
+        self._stages.update(entry.stage for entry in (*drained.stages, *state.stages))
+        self._stages.add(state.stage)
+        for row in drained.rows:
+            if row.memory is not None:
+                allocated, reserved, peak = row.memory
+                self._gpu_peak = max(self._gpu_peak or 0, reserved, peak)
+                if state.rank == 0:
+                    self._gpu.append(allocated)
+        self._stepping = state.step is not None and state.closed_status is None
+        if state.rank == 0:
+            self._at = _at(state)
+
+    def _sample(self) -> None:
+        pid = self.pid
+        if pid is None:
+            return
+        total = most = 0
+        for process in _tree(pid):
+            with contextlib.suppress(psutil.Error, OSError, ValueError):
+                total += process.memory_info().rss
+                most = max(most, _high_water_bytes(process.pid))
+        if total:
+            self._resident_now = total
+            # Between two samples a process may have held more than at either: the kernel remembers.
+            self._resident_peak = max(self._resident_peak or 0, total, most)
+            if self._stepping:
+                self._resident.append(total)
+
+    def _scrape(self) -> None:
+        address = self._record.metrics_address if self._record is not None else None
+        if address is None or self.pid is None:
+            return
+        # Whatever goes wrong, it was no scrape.
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            families = _families(address)
+            self._series |= families
+            self._scrapes += bool(families)
+
+
+def _families(address: str) -> set[str]:
+    """Names of the series that an address serves now."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(
+        parts.hostname or "", parts.port, timeout=_SCRAPE_DEADLINE_SECONDS
+    )
+    try:
+        connection.request("GET", parts.path)
+        answer = connection.getresponse()
+        text = answer.read(_MAX_SCRAPE_BYTES).decode()
+    finally:
+        connection.close()
+    if answer.status != http.client.OK:
+        return set()
+    return {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except (psutil.Error, OSError):
+        return []
+
+
+def _high_water_bytes(pid: int) -> int:
+    """The most that a process ever held (VmHWM), 0 where it cannot be read."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        return int(found[1]) * 1024 if found else 0
+    return 0
+
+
+def _at(state: heartbeat.Heartbeat) -> str:
+    """`train · step 12/60 · loss 4.81`."""
+    parts = [state.stage]
+    if state.step is not None:
+        parts.append(f"step {state.step}" + (f"/{state.total_steps}" if state.total_steps else ""))
+    if state.last is not None and state.last.loss is not None:
+        parts.append(f"loss {state.last.loss:.3g}")
+    return single_line(" · ".join(parts))
+
+
+def _rows(path: Path) -> tuple[tuple[Row, ...], int]:
+    """The steps in metrics.jsonl, and how many were lost."""
+    rows: list[Row] = []
+    lost = 0
+    for line in _lines(path):
+        try:
+            found = json.loads(line)
+            if "gap" in found:
+                lost += int(found["rows"])
+                continue
+            rate = found["lr"]
+            rows.append(
+                Row(
+                    step=int(found["step"]),
+                    loss=_float(found["loss"]),
+                    learning_rate=_float(rate[0] if isinstance(rate, list) else rate),
+                    tokens=found.get("tokens"),
+                    seconds=_float(found.get("step_seconds")),
+                )
+            )
+        except (ValueError, KeyError, TypeError, IndexError):  # one line's damage is its own
+            continue
+        if len(rows) >= _MAX_ROWS:
+            break
+    return tuple(rows), lost
+
+
+def _float(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        while line := file.readline(_MAX_LINE_BYTES):
+            yield line
+
+
+class _Log:
+    """What a log says: the lines looked for, the values measured, and its last words."""
+
+    def __init__(self, patterns: tuple[str, ...]) -> None:
+        self._patterns = {pattern: re.compile(pattern) for pattern in patterns}
+        self.found: dict[str, str | None] = dict.fromkeys(patterns)
+        self.measured: dict[str, Scalar] = {}
+        self.last_line = ""
+
+    def read(self, path: Path) -> None:
+        """All of it, line by line."""
+        for raw in _lines(path):
+            raw = raw.lstrip(b"\0").rstrip(b"\n")  # a punched hole reads as zeros
+            if raw.startswith(MEASURED_LINE):
+                self._measure(raw)
+                continue
+            text = raw.decode(errors="replace")[:_MATCHED_CHARACTERS]
+            for pattern, compiled in self._patterns.items():
+                if self.found[pattern] is None and compiled.search(text):
+                    self.found[pattern] = single_line(text)[:_SHOWN_CHARACTERS]
+            if any(character.isalnum() for character in text):  # torchrun ends with rules of dashes
+                self.last_line = single_line(text)[:_SHOWN_CHARACTERS]
+
+    def _measure(self, raw: bytes) -> None:
+        with contextlib.suppress(ValueError, RecursionError):
+            found = json.loads(raw[len(MEASURED_LINE) - 1 :])
+            for name, value in found.items():
+                if isinstance(value, (str, int, bool)) or (
+                    isinstance(value, float) and not math.isnan(value)
+                ):
+                    self.measured[str(name)] = value
+
+
+def _incidents(run: RunDirectory) -> Iterator[SeenIncident]:
+    """Every stall that was found, the first one first."""
+    from datetime import datetime
+
+    from harness.supervise.incidentstore import INCIDENT_FILE, parse_incident
+
+    for path in sorted(run.incidents.glob(f"*/{INCIDENT_FILE}")):
+        with contextlib.suppress(OSError, ValueError):
+            incident = parse_incident(path.read_text(encoding="utf-8", errors="replace"))
+            if incident is not None:
+                opened = datetime.fromisoformat(incident.opened_at).timestamp()
+                yield SeenIncident(
+                    cause=incident.cause or "unknown",
+                    headline=single_line(incident.headline or incident.summary),
+                    found_after_seconds=max(0.0, opened - incident.last_progress_at_seconds),
+                    path=str(path.parent),
+                )
+
+
+def _count(folder: Path, pattern: str) -> int:
+    """How many files of that pattern are there and not empty."""
+    count = 0
+    with contextlib.suppress(OSError, ValueError, NotImplementedError):  # an absolute pattern, say
+        for path in folder.glob(pattern):
+            count += path.is_file() and path.stat().st_size > 0
+            if count >= _MAX_FILES:
+                break
+    return count
