@@ -69,6 +69,7 @@ NOTES: tuple[str, ...] = (
     "stale-checkpoint",
     "disk-full",
     "log-silent",
+    "tokenizer-warning",
 )
 
 

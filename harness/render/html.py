@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from harness.render import tree
 from harness.render.as_json import timestamp
 from harness.render.markdown import single_line_keeping_indent
-from harness.render.terminal import HEADINGS, link_text, source_window
+from harness.render.terminal import HEADINGS, link_text, pages, source_window
 from harness.render.text import single_line
 from harness.rules import say
 from harness.rules.chain import Scene
@@ -62,10 +62,15 @@ def _page(case: Case, diagnosis: Diagnosis) -> Iterator[str]:
         )
     if diagnosis.notes:
         yield "<h2>Also</h2>"
-        yield from _list(f"{each.cause}: {each.summary}" for each in diagnosis.notes)
+        yield from _list(
+            f"{each.cause}: {each.summary}" + (f" ({'; '.join(each.evidence)})" if each.evidence else "")
+            for each in diagnosis.notes
+        )
     if diagnosis.not_checked:
         yield "<h2>Not checked</h2>"
         yield from _list(f"{each.what}: {each.reason}, {each.detail}" for each in diagnosis.not_checked)
+    if found := pages(diagnosis):
+        yield f"<p>More: {_safe(', '.join(found))}</p>"
     yield "<h2>Stacks of all processes</h2><pre>"
     yield from (html.escape(single_line_keeping_indent(each)) for each in tree.lines(tree.merged(scene.view)))
     yield "</pre><h2>Threads</h2><table><tr><th>pid<th>role<th>thread<th>state<th>CPU<th>waits for</tr>"

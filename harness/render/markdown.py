@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.render import tree
-from harness.render.terminal import HEADINGS, link_text, source_window
+from harness.render.terminal import HEADINGS, link_text, pages, source_window
 from harness.render.text import single_line
 from harness.rules.view import View
 
@@ -54,6 +54,8 @@ def lines(case: Case, diagnosis: Diagnosis) -> list[str]:
     if diagnosis.not_checked:
         shown += ["", "**Not checked**", ""]
         shown += [f"- {each.what}: {each.reason} ({_text(each.detail)})" for each in diagnosis.not_checked]
+    if found := pages(diagnosis):
+        shown += ["", f"More: {', '.join(map(_code, found))}"]
     stacks = [single_line_keeping_indent(each) for each in tree.lines(tree.merged(View(case)))]
     if stacks:
         shown += ["", "<details><summary>Stacks</summary>", "", *_block(stacks[:400]), "", "</details>"]

@@ -54,17 +54,35 @@ def screen(case: Case, diagnosis: Diagnosis, *, width: int = 100, colour: bool =
     if others:
         lines += ["", *_labelled("perhaps", [f"{each.cause}: {each.summary}" for each in others], width)]
     if diagnosis.notes:
-        lines += [
-            "",
-            *_labelled("also", [f"{each.cause}: {each.summary}" for each in diagnosis.notes], width),
-        ]
+        lines += ["", *_notes(diagnosis, width)]
     missing = [
         f"{each.what}: {each.reason.replace('_', ' ')}, {each.detail}" for each in diagnosis.not_checked
     ]
     if missing:
         lines += ["", *_labelled("unchecked", missing[:5], width)]
-    page = f" · docs: causes/{verdict.cause}" if verdict.cause != "unknown" else ""
+    found = pages(diagnosis)
+    page = f" · {' '.join(found)}" if found else ""
     lines += ["", *_wrap(f"{diagnosis.took_seconds:.1f} s{page} · everything: --html FILE or --json", width)]
+    return lines
+
+
+def pages(diagnosis: Diagnosis) -> tuple[str, ...]:
+    """The pages of the documentation that say more: on the verdict, and on the notes."""
+    verdict = diagnosis.verdict
+    named = (f"docs/causes/{verdict.cause}.md",) if verdict.cause != "unknown" else ()
+    return (*named, *(("docs/causes/notes.md",) if diagnosis.notes else ()))
+
+
+def _notes(diagnosis: Diagnosis, width: int) -> list[str]:
+    """Each note's name in a column of its own, where there is room."""
+    column = max(len(each.cause) for each in diagnosis.notes) + 2
+    if width < _LABEL + column + 40:
+        return _labelled("also", [f"{each.cause}: {each.summary}" for each in diagnosis.notes], width)
+    lines: list[str] = []
+    for each in diagnosis.notes:
+        for at, part in enumerate(_wrap(each.summary, width - _LABEL - column) or [""]):
+            label = "" if lines else "  also"
+            lines.append(f"{label:{_LABEL}}{'' if at else each.cause:{column}}{part}".rstrip())
     return lines
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness.evidence import Missing, Reading
 from harness.findings import Diagnosis, Finding, Unchecked
-from harness.rules import endings, inside, notes, outside, ranks, say, working
+from harness.rules import endings, inside, learning, notes, outside, ranks, say, working
 from harness.rules.chain import Scene
 from harness.rules.view import View
 
@@ -78,10 +78,13 @@ RULES: tuple[Rule, ...] = (
 
 NOTES: tuple[NoteRule, ...] = (
     NoteRule(judge=notes.log_buffered, causes=("log-buffered",)),
-    NoteRule(judge=notes.learning_rate, causes=("lr-warmup", "lr-zero", "loss-nonfinite")),
+    NoteRule(judge=learning.learning_rate, causes=("lr-warmup", "lr-zero", "lr-off-schedule")),
+    NoteRule(judge=learning.loss, causes=("loss-nonfinite", "loss-flat")),
+    NoteRule(judge=learning.throughput, causes=("throughput-drop",)),
     NoteRule(judge=notes.stale, causes=("stale-artifacts", "stale-checkpoint")),
     NoteRule(judge=notes.log_silent, causes=("log-silent",)),
     NoteRule(judge=notes.disk_full, causes=("disk-full",)),
+    NoteRule(judge=notes.tokenizer_warning, causes=("tokenizer-warning",)),
 )
 
 

@@ -1,20 +1,24 @@
-"""Notes: true things that mislead people, and are no cause by themselves.
+"""Notes: true things that mislead people, and are no cause by themselves: logs, artifacts, disks.
 
-Each stands on what was recorded; with a reading missing, a note is not made. Not covered: the verdict.
+Each stands on what was recorded; with a reading missing, a note is not made. Not covered: notes on learning
+(`learning`), the verdict.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+import re
+from itertools import pairwise
+from statistics import median
+from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
 from harness.findings import Note
+from harness.rules import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Sequence
 
-    from harness.evidence import Descriptor
+    from harness.evidence import Artifact, Descriptor
     from harness.rules.chain import Scene
     from harness.rules.view import ProcessView
 
@@ -22,6 +26,10 @@ _BUFFER_BYTES = 8192
 _SILENT_SECONDS = 120.0
 _STALE_SECONDS = 60.0
 _FULL_RATIO = 0.01
+_FULL_BYTES = 2 * 2**30  # a hundredth of a large disk is room enough
+# Files of one checkpoint are written one after the other.
+_ONE_CHECKPOINT_SECONDS = 5.0
+_OVERDUE = 3.0
 
 
 def log_buffered(scene: Scene) -> Iterator[Note]:
@@ -33,11 +41,12 @@ def log_buffered(scene: Scene) -> Iterator[Note]:
         size = out.file.value.size_bytes if isinstance(out.file, Reading) else None
         if size is not None and size > 0:
             continue
-        what = f"{out.target} is empty" if size == 0 else "its output goes into a pipe"
+        name = say.short(process, out.target)
+        what = f"{name} is empty because stdout is a file" if size == 0 else "Its output goes into a pipe"
         yield Note(
             cause="log-buffered",
-            summary=f"{what}: stdout is no terminal, so Python holds up to 8 KB back. An empty log "
-            f"says nothing: python -u",
+            summary=f"{what}, and Python holds up to 8 KB of it back: what it printed may not be there yet. "
+            "Next time: python -u",
             evidence=(f"stdout is a {out.kind}", "neither -u nor PYTHONUNBUFFERED is set"),
         )
         return
@@ -52,66 +61,46 @@ def log_silent(scene: Scene) -> Iterator[Note]:
             yield Note(cause="log-silent", summary=f"{log.value.path} was last written {_ago(silent)} ago.")
 
 
-def learning_rate(scene: Scene) -> Iterator[Note]:
-    """lr-warmup, lr-zero and loss-nonfinite, from the heartbeat."""
-    for process in scene.view.trainers:
-        record = process.record
-        row = record.get("last") if record is not None else None
-        if record is None or not isinstance(row, dict):
-            continue
-        rates = [each for each in row.get("learning_rates") or () if isinstance(each, (int, float))]
-        schedule, step = record.get("schedule"), row.get("step")
-        yield from _rates(rates, schedule if isinstance(schedule, dict) else {}, step)
-        loss = row.get("loss")
-        if isinstance(loss, float) and not math.isfinite(loss):
-            yield Note(
-                cause="loss-nonfinite",
-                summary=f"The loss of step {step} is {loss}: what follows is worth nothing.",
-            )
+def tokenizer_warning(scene: Scene) -> Iterator[Note]:
+    """tokenizer-warning: a line of transformers that sounds worse than it is."""
+    found = scene.view.case.known_lines
+    lines = (
+        [each for each in found.value if each.kind == "tokenizer-length"]
+        if isinstance(found, Reading)
+        else []
+    )
+    if not lines:
         return
-
-
-def _rates(rates: list[float], schedule: Mapping[str, Any], step: object) -> Iterator[Note]:
-    if not rates or not isinstance(step, int):
-        return
-    warmup, peak = schedule.get("warmup"), schedule.get("peak")
-    if (
-        isinstance(warmup, (int, float))
-        and isinstance(peak, (int, float))
-        and step <= warmup
-        and 0 < rates[0] < peak
-    ):
-        expected = peak * max(1, step) / warmup
-        as_set = "as configured" if abs(rates[0] - expected) <= 0.02 * peak + 1e-12 else "by its schedule"
-        yield Note(
-            cause="lr-warmup",
-            summary=f"LR {rates[0]:.2g} is step {step} of a {warmup:,.0f}-step warm-up to "
-            f"{peak:.2g}, {as_set}.",
-            evidence=(f"{peak:.2g} * {step}/{warmup:g} = {expected:.2g}",),
-        )
-    elif all(each == 0 for each in rates):
-        yield Note(cause="lr-zero", summary=f"The learning rate of step {step} is 0: nothing is learned.")
+    line = lines[0]
+    process = next(iter(scene.view.trainers), None)
+    name = say.short(process, line.path) if process is not None else line.path
+    sizes = re.search(r"\(\d+ > \d+\)", line.text)
+    began = _began(scene)
+    old = began is not None and line.modified_wall_seconds < began - _STALE_SECONDS
+    whose = ", of an earlier run," if old else ""
+    yield Note(
+        cause="tokenizer-warning",
+        summary=f"{name}{whose} warns of a token sequence that is too long{f' {sizes[0]}' if sizes else ''}. "
+        "That is the tokenizer's remark on one document; a trainer that packs or cuts its sequences never "
+        "feeds it whole. Truncating to silence it throws text away.",
+        evidence=(line.text,),
+    )
 
 
 def stale(scene: Scene) -> Iterator[Note]:
-    """stale-artifacts and stale-checkpoint: what is on show is older than this process."""
+    """stale-artifacts and stale-checkpoint: what is on show is older than this process, or overdue."""
     found = scene.view.case.artifacts
-    trainer = next(iter(scene.view.trainers), None)
-    if (
-        not isinstance(found, Reading)
-        or trainer is None
-        or not isinstance(trainer.process.age_seconds, Reading)
-    ):
+    trainer, began = next(iter(scene.view.trainers), None), _began(scene)
+    if not isinstance(found, Reading) or trainer is None or began is None:
         return
-    began = scene.view.case.taken_at_seconds - trainer.process.age_seconds.value
     boards = [each for each in found.value if each.kind == "tensorboard"]
     if boards and all(each.modified_wall_seconds < began - _STALE_SECONDS for each in boards):
         newest = max(boards, key=lambda each: each.modified_wall_seconds)
         yield Note(
             cause="stale-artifacts",
-            summary=f"{newest.path.rpartition('/')[0]} was last written "
-            f"{_ago(began - newest.modified_wall_seconds)} before this "
-            "process began: TensorBoard shows an older run.",
+            summary=f"{say.short(trainer, newest.path.rpartition('/')[0])} was last written "
+            f"{_ago(began - newest.modified_wall_seconds)} before this process began: TensorBoard shows "
+            "an older run.",
             evidence=(newest.path,),
         )
     saved = [each for each in found.value if each.kind == "checkpoint"]
@@ -119,8 +108,33 @@ def stale(scene: Scene) -> Iterator[Note]:
         newest = max(saved, key=lambda each: each.modified_wall_seconds)
         yield Note(
             cause="stale-checkpoint",
-            summary=f"{newest.path} is {_ago(began - newest.modified_wall_seconds)} older than "
-            f"this process: not its own.",
+            summary=f"The newest checkpoint, {say.short(trainer, newest.path)}, is "
+            f"{_ago(began - newest.modified_wall_seconds)} older than this process: not its own.",
+        )
+        return
+    own = [each for each in saved if each.modified_wall_seconds >= began]
+    yield from _overdue(scene, trainer, own)
+
+
+def _overdue(scene: Scene, trainer: ProcessView, own: Sequence[Artifact]) -> Iterator[Note]:
+    """Its own checkpoints came at a pace, and the next one is long due."""
+    written: list[float] = []
+    for moment in sorted(each.modified_wall_seconds for each in own):
+        if written and moment - written[-1] <= _ONE_CHECKPOINT_SECONDS:
+            written[-1] = moment
+        else:
+            written.append(moment)
+    gaps = [later - earlier for earlier, later in pairwise(written)]
+    if not gaps:
+        return
+    ago = scene.view.case.taken_at_seconds - written[-1]
+    if ago > _OVERDUE * max(gaps) and ago > _STALE_SECONDS:
+        newest = max(own, key=lambda each: each.modified_wall_seconds)
+        yield Note(
+            cause="stale-checkpoint",
+            summary=f"The last checkpoint, {say.short(trainer, newest.path)}, was written {_ago(ago)} ago; "
+            f"until then one came every {_ago(median(gaps))}.",
+            evidence=(f"{len(written)} checkpoints of this process",),
         )
 
 
@@ -128,12 +142,29 @@ def disk_full(scene: Scene) -> Iterator[Note]:
     """disk-full: no room where it writes."""
     found = scene.view.case.disks
     for disk in found.value if isinstance(found, Reading) else ():
-        if disk.total_bytes and (disk.free_bytes < _FULL_RATIO * disk.total_bytes or disk.free_inodes == 0):
+        little = disk.free_bytes < min(_FULL_RATIO * disk.total_bytes, _FULL_BYTES)
+        if disk.total_bytes and (little or disk.free_bytes == 0 or disk.free_inodes == 0):
+            what = "no free inode" if disk.free_inodes == 0 else f"{_size(disk.free_bytes)} free"
             yield Note(
                 cause="disk-full",
-                summary=f"The disk of {disk.path} has {disk.free_bytes / 1e6:.0f} MB of "
-                f"{disk.total_bytes / 1e9:.0f} GB left.",
+                summary=f"The disk of {disk.path} has {what}, of {_size(disk.total_bytes)}: what it writes "
+                "there fails, or soon will.",
             )
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} GB"
+
+
+def _began(scene: Scene) -> float | None:
+    """When the trainer began, by the wall clock."""
+    trainer = next(iter(scene.view.trainers), None)
+    age = trainer.process.age_seconds if trainer is not None else None
+    return scene.view.case.taken_at_seconds - age.value if isinstance(age, Reading) else None
 
 
 def _stdout(process: ProcessView) -> Descriptor | None:
@@ -146,8 +177,15 @@ def _stdout(process: ProcessView) -> Descriptor | None:
 def _unbuffered(process: ProcessView) -> bool:
     if process.environment.get("PYTHONUNBUFFERED") or not isinstance(process.process.environment, Reading):
         return True
-    options = [each for each in process.command[1:6] if each.startswith("-") and not each.startswith("--")]
-    return any("u" in each for each in options)
+    words = iter(process.command[1:])
+    for word in words:
+        if not word.startswith("-") or word.startswith("--") or word[1:2] in ("c", "m"):
+            return False  # the script, and what it is given
+        if word[1:2] in ("W", "X"):
+            next(words, None) if len(word) == 2 else None
+        elif "u" in word:
+            return True
+    return False
 
 
 def _ago(seconds: float) -> str:

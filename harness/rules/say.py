@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness import frames as code
+from harness.evidence import Reading
 from harness.findings import Blame, Finding, Link
 
 if TYPE_CHECKING:
@@ -76,6 +77,13 @@ def waits_for(wait: Wait) -> str:
 def place(frame: Frame | None) -> str:
     """`loader.py:31 in fetch`."""
     return code.place(frame) if frame is not None else "an unknown line"
+
+
+def short(process: ProcessView, path: str) -> str:
+    """A path as the process itself would write it: from its current folder, if it lies there."""
+    cwd = process.process.cwd
+    folder = cwd.value.rstrip("/") if isinstance(cwd, Reading) else ""
+    return path[len(folder) + 1 :] if folder and path.startswith(f"{folder}/") else path
 
 
 def who(thread: ThreadView) -> str:

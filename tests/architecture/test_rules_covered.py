@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from harness.findings import CAUSES, NOTES
 from harness.rules import NOTES as NOTE_RULES
@@ -44,6 +45,12 @@ def test_every_cause_has_a_recorded_case_or_is_a_known_gap():
 def test_every_cause_has_a_page_or_is_a_known_gap():
     pages = {path.stem for path in (REPOSITORY / "docs" / "causes").glob("*.md")}
     assert sorted(set(CAUSES) - pages) == GAPS["causes without a page"]
+    assert pages - set(CAUSES) == {"notes"}
+
+
+def test_every_note_has_its_part_of_the_page():
+    page = (REPOSITORY / "docs" / "causes" / "notes.md").read_text()
+    assert sorted(re.findall(r"^## (\S+)$", page, re.MULTILINE)) == sorted(NOTES)
 
 
 def test_what_was_never_tried_on_the_real_thing_says_so():

@@ -1,0 +1,314 @@
+"""Notes on what a training learns with: its learning rate, its loss, its throughput.
+
+Numbers come from the heartbeat and the ring of its last steps, else from locals of the trainer's own frames
+with names that say what they are, and only where they fit together: a rate is called a warm-up's only if
+peak * step / warm-up gives it. Without numbers there is no note. Not covered: the verdict.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from harness import frames as code
+from harness.evidence import Reading
+from harness.findings import Note
+from harness.rules.progress import number
+from harness.schedules import scheduled_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from harness.evidence import Frame
+    from harness.rules.chain import Scene
+
+# A rate is the scheduled one up to this; what trainers print is rounded.
+_RATE_TOLERANCE = 0.01
+_OFF_SCHEDULE = 0.05
+_RATE_NAMES = re.compile(r"^((cur|current|last|new|this)_?)?(lr|learning_rate)(_now)?$", re.IGNORECASE)
+_PEAK_NAMES = re.compile(
+    r"^((peak|base|max|target|initial)_?)?(lr|learning_rate)(_?(max|peak|base))?$", re.IGNORECASE
+)
+_STEP_NAMES = re.compile(
+    r"^((global|optimizer|optim|train|training|cur|current)_)?(step|iter|iter_num|iteration|update|it)s?$",
+    re.IGNORECASE,
+)
+_WARMUP_NAMES = re.compile(r"^((n|num|lr)_)?warm_?up(_(step|iter|iteration|update)s?)?$", re.IGNORECASE)
+# What a trainer's own log says of its loss: "loss 4.2", "loss: nan", "'loss': inf".
+_LOGGED_LOSS = re.compile(
+    r"\bloss\b[\"']?\s*[:= ]\s*[\"']?(?P<loss>[-+]?(?:nan|inf(?:inity)?|\d[\d.eE+-]*))", re.IGNORECASE
+)
+
+_FLAT_ROWS = 64
+_FLAT_SPREAD = 1e-3
+_NEVER_FELL_ROWS = 200
+_NEVER_FELL_SHARE = 0.995
+_RECENT_ROWS = 12
+_BASELINE_ROWS = 24
+_DROPPED = 0.6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """A learning rate, the step that it is for, and what its warm-up was said to be."""
+
+    rate: float
+    step: int
+    warmup: float
+    peak: float
+    source: str
+
+
+def learning_rate(scene: Scene) -> Iterator[Note]:
+    """lr-warmup, lr-zero and lr-off-schedule."""
+    record = _record(scene)
+    schedule = record.get("schedule") if record is not None else None
+    schedule = schedule if isinstance(schedule, dict) else {}
+    row = _newest(scene)
+    rates = [each for each in (row or {}).get("learning_rates") or () if isinstance(each, (int, float))]
+    step = (row or {}).get("step")
+    if rates and isinstance(step, int):
+        yield from _from_row(rates, step, schedule)
+        return
+    found = _from_locals(scene) or _from_schedule(record, schedule)
+    if found is not None:
+        yield _warmup_note(found)
+
+
+def _from_row(rates: Sequence[float], step: int, schedule: Mapping[str, Any]) -> Iterator[Note]:
+    expected = scheduled_rate(schedule, step)
+    warmup, peak = schedule.get("warmup"), schedule.get("peak")
+    if all(each == 0 for each in rates):
+        if expected is not None and expected <= 0:
+            return  # the end of a decay to zero
+        yield Note(
+            cause="lr-zero",
+            summary=f"The learning rate of step {step:,} is 0: nothing is learned in it.",
+            evidence=(f"its schedule asks for {expected:.3g}",) if expected is not None else (),
+        )
+    elif expected is not None and not _on_schedule(rates, step, schedule):
+        yield Note(
+            cause="lr-off-schedule",
+            summary=f"LR {rates[0]:.3g} at step {step:,} is not what the declared schedule asks for: "
+            f"{expected:.3g}.",
+            evidence=(f"schedule: {', '.join(f'{name} {value}' for name, value in schedule.items())}",),
+        )
+    elif (
+        isinstance(warmup, (int, float))
+        and isinstance(peak, (int, float))
+        and step <= warmup
+        and rates[0] < peak
+    ):
+        yield _warmup_note(
+            Rate(rate=rates[0], step=step, warmup=warmup, peak=peak, source="the heartbeat and its schedule")
+        )
+
+
+def _on_schedule(rates: Sequence[float], step: int, schedule: Mapping[str, Any]) -> bool:
+    """Whether any group has the rate of this step, or of its neighbours: trainers count from 0 or from 1."""
+    near = [scheduled_rate(schedule, each) for each in (step - 1, step, step + 1)]
+    known = [each for each in near if each is not None]
+    peak = float(schedule.get("peak", 0.0))
+    slack = [_OFF_SCHEDULE * max(each, 1e-3 * peak) for each in known]
+    return any(abs(rate - each) <= more for rate in rates for each, more in zip(known, slack, strict=True))
+
+
+def _from_schedule(record: Mapping[str, Any] | None, schedule: Mapping[str, Any]) -> Rate | None:
+    """Before the first step has ended, what the declared schedule makes of it."""
+    warmup, peak = schedule.get("warmup"), schedule.get("peak")
+    if record is None or record.get("step") is not None:
+        return None
+    rate = scheduled_rate(schedule, 1)
+    if (
+        rate is None
+        or not isinstance(warmup, (int, float))
+        or not isinstance(peak, (int, float))
+        or warmup <= 1
+    ):
+        return None
+    return Rate(
+        rate=rate, step=1, warmup=warmup, peak=peak, source="its declared schedule; no step has ended yet"
+    )
+
+
+def _from_locals(scene: Scene) -> Rate | None:
+    """Numbers with telling names in one thread's own frames that fit together as a warm-up."""
+    for process in scene.view.trainers:
+        for thread in process.threads:
+            if not process.has_trusted_locals:
+                continue
+            mine = [each for each in thread.python_frames if code.owner(each) == "user"]
+            found = _fitting(mine)
+            if found is not None:
+                return found
+    return None
+
+
+def _fitting(frames: Sequence[Frame]) -> Rate | None:
+    rates, steps = _named(frames, _RATE_NAMES), _named(frames, _STEP_NAMES)
+    peaks, warmups = _named(frames, _PEAK_NAMES), _named(frames, _WARMUP_NAMES)
+    for rate_name, rate in rates:
+        for peak_name, peak in peaks:
+            for step_name, step in steps:
+                for warmup_name, warmup in warmups:
+                    if not (0 < rate < peak and warmup > 1 and step == int(step) and 0 <= step <= warmup):
+                        continue
+                    for ahead in (0, 1):
+                        expected = peak * (step + ahead) / warmup
+                        if expected and abs(rate - expected) <= _RATE_TOLERANCE * expected:
+                            told = f"{rate_name}, {step_name}, {peak_name} and {warmup_name}"
+                            return Rate(
+                                rate=rate,
+                                step=int(step) + ahead,
+                                warmup=warmup,
+                                peak=peak,
+                                source=f"the trainer's own variables {told}",
+                            )
+    return None
+
+
+def _named(frames: Sequence[Frame], names: re.Pattern[str]) -> list[tuple[str, float]]:
+    return [
+        (local.name, value)
+        for frame in frames
+        for local in frame.locals
+        if names.match(local.name) and (value := number(local.name, frame)) is not None
+    ]
+
+
+def _warmup_note(found: Rate) -> Note:
+    expected = found.peak * max(1, found.step) / found.warmup
+    return Note(
+        cause="lr-warmup",
+        summary=f"LR {found.rate:.3g} is step {found.step:,} of a {found.warmup:,.0f}-step warm-up to "
+        f"{found.peak:.3g}, as configured: it gets there at step {found.warmup:,.0f}.",
+        evidence=(
+            f"{found.peak:.3g} * {found.step:,} / {found.warmup:,.0f} = {expected:.3g}",
+            f"from {found.source}",
+        ),
+    )
+
+
+def loss(scene: Scene) -> Iterator[Note]:
+    """loss-nonfinite and loss-flat."""
+    rows = [row for row in _rows(scene) if isinstance(row.get("loss"), (int, float))]
+    if not rows:
+        yield from _logged(scene)
+        return
+    bad = [row for row in rows if not math.isfinite(row["loss"])]
+    if bad:
+        since = f"since step {bad[0]['step']:,}" if bad[-1] is rows[-1] else f"at step {bad[0]['step']:,}"
+        yield Note(
+            cause="loss-nonfinite",
+            summary=f"The loss was {bad[0]['loss']} {since}: what is learned after that is worth nothing.",
+            evidence=(f"{len(bad)} of the last {len(rows)} steps",),
+        )
+        return
+    yield from _flat(scene, rows)
+
+
+def _logged(scene: Scene) -> Iterator[Note]:
+    """The last loss that a log names, of a trainer that tells no other way."""
+    log = scene.view.case.log
+    lines = log.value.tail.splitlines() if isinstance(log, Reading) else []
+    for line in reversed(lines):
+        if (match := _LOGGED_LOSS.search(line)) is None:
+            continue
+        if not re.search(r"\d", match["loss"]):
+            yield Note(
+                cause="loss-nonfinite",
+                summary=f"The last loss in its log is {match['loss']}: what is learned after that is "
+                "worth nothing.",
+                evidence=(line.strip()[:200],),
+            )
+        return
+
+
+def _flat(scene: Scene, rows: Sequence[Mapping[str, Any]]) -> Iterator[Note]:
+    losses = [float(row["loss"]) for row in rows]
+    last = losses[-_FLAT_ROWS:]
+    middle = median(last)
+    if len(last) == _FLAT_ROWS and max(last) - min(last) <= _FLAT_SPREAD * max(abs(middle), 1e-12):
+        yield Note(
+            cause="loss-flat",
+            summary=f"The loss has been {middle:.4g} for {len(last)} steps, to three digits: nothing is "
+            "learned.",
+            evidence=("even where nothing more is to be learned, batches differ by more than that",),
+        )
+        return
+    record = _record(scene) or {}
+    schedule = record.get("schedule") or {}
+    warmup = schedule.get("warmup") if isinstance(schedule, dict) else None
+    begun = rows[0].get("step", 0) <= 5
+    if (
+        not begun
+        or len(losses) < _NEVER_FELL_ROWS
+        or (isinstance(warmup, (int, float)) and rows[-1]["step"] <= warmup)
+    ):
+        return
+    first, now = median(losses[:20]), median(losses[-50:])
+    if first > 0 and now >= _NEVER_FELL_SHARE * first:
+        yield Note(
+            cause="loss-flat",
+            summary=f"The loss has not fallen in {rows[-1]['step']:,} steps: {first:.4g} in the first, "
+            f"{now:.4g} now.",
+            evidence=("a loss falls fastest at the beginning",),
+        )
+
+
+def throughput(scene: Scene) -> Iterator[Note]:
+    """throughput-drop: its last steps are much slower than those before them."""
+    rows = [row for row in _rows(scene) if _speed(row) is not None]
+    if len(rows) < _RECENT_ROWS + _BASELINE_ROWS:
+        return
+    recent, before = rows[-_RECENT_ROWS:], rows[:-_RECENT_ROWS]
+    speeds = [_speed(row) or 0.0 for row in recent]
+    now, usual = median(speeds), median(_speed(row) or 0.0 for row in before)
+    # Half of them, not their middle alone: pauses now and then are no drop.
+    if (
+        usual <= 0
+        or now >= _DROPPED * usual
+        or sum(each < _DROPPED * usual for each in speeds) < 0.7 * len(speeds)
+    ):
+        return
+    unit = "tokens" if _has_tokens(rows[-1]) else "steps"
+    yield Note(
+        cause="throughput-drop",
+        summary=f"Its last {len(recent)} steps made {now:,.3g} {unit} a second, those before them "
+        f"{usual:,.3g}.",
+        evidence=(
+            f"steps {recent[0]['step']:,} to {recent[-1]['step']:,}, against {len(before)} before them",
+        ),
+    )
+
+
+def _speed(row: Mapping[str, Any]) -> float | None:
+    seconds = row.get("step_seconds")
+    if not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
+        return None
+    return (row["tokens"] if _has_tokens(row) else 1) / seconds
+
+
+def _has_tokens(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("tokens"), int) and row["tokens"] > 0
+
+
+def _record(scene: Scene) -> Mapping[str, Any] | None:
+    return next((each.record for each in scene.view.trainers if each.record is not None), None)
+
+
+def _rows(scene: Scene) -> Sequence[Mapping[str, Any]]:
+    """The newest steps, oldest first; of a Case without them, the heartbeat's last."""
+    steps = scene.view.case.steps
+    if isinstance(steps, Reading):
+        return steps.value
+    row = (_record(scene) or {}).get("last")
+    return [row] if isinstance(row, dict) else []
+
+
+def _newest(scene: Scene) -> Mapping[str, Any] | None:
+    rows = _rows(scene)
+    return rows[-1] if rows else None
