@@ -161,7 +161,13 @@ class Detector:
     def limit(self, rank: int | None = None) -> Limit | None:
         """The limit in force for a rank where it stands now; None for a rank never observed."""
         track = self._tracks.get(rank)
-        return self._limit(track) if track else None
+        if track is None:
+            return None
+        limit = self._limit(track)
+        if not track.excused_seconds:
+            return limit
+        seconds = _after_excuse(track.excused_seconds, limit.seconds)
+        return Limit(seconds=seconds, why=f"{limit.why}; looked into and no stall")
 
     def idle_seconds(self, rank: int | None, now: float) -> float | None:
         """For how long a rank has been silent while we looked."""
@@ -231,8 +237,7 @@ class Detector:
             else:
                 limit = self._busy_limit(track, limit)
                 summary = f"no log line for {idle:.0f} s, though it uses CPU"
-        # Looking into a long computation pauses it for an instant: each time half as often.
-        if idle < max(track.excused_seconds + limit.seconds, 2 * track.excused_seconds):
+        if idle < _after_excuse(track.excused_seconds, limit.seconds):
             return None
         return Suspicion(
             rank=progress.rank,
@@ -260,6 +265,11 @@ class Detector:
         if track.place != "log" or habit is None or len(habit.gaps) < LOG_MIN_GAPS:
             return Limit(seconds=math.inf, why="it uses CPU, and its log has no rhythm to judge by")
         return Limit(seconds=max(BUSY_FLOOR_SECONDS, BUSY_FACTOR * idle_limit.seconds), why=idle_limit.why)
+
+
+def _after_excuse(excused_seconds: float, limit_seconds: float) -> float:
+    """When to look again: looking pauses a long computation for an instant, so each time half as often."""
+    return max(excused_seconds + limit_seconds, 2 * excused_seconds)
 
 
 def _place(progress: Progress) -> str:

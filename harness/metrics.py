@@ -87,7 +87,9 @@ class TrainerCollector(Collector):
         if command is None:
             return False
         waited = view.taken_wall_seconds - command.started_wall_seconds
-        self._command_shown = self._command_shown or (not view.ranks and waited > SILENT_SECONDS)
+        # Of one that ended there is nothing to wait for: it died before it could say anything.
+        silent = not view.ranks and (waited > SILENT_SECONDS or not command.alive)
+        self._command_shown = self._command_shown or silent
         return self._command_shown
 
 
@@ -353,6 +355,8 @@ def _command(view: RunView) -> tuple[Metric, ...]:
             view.limits_seconds.get(None),
         ),
         ("trainer_resident_memory_bytes", "Resident memory of all its processes.", command.resident_bytes),
+        ("trainer_start_timestamp_seconds", "When this attempt began.", view.started_wall_seconds),
+        ("trainer_attempt", "Which start of this run it is; restarts count it up.", view.attempt),
     ):
         if value is not None:
             family = _gauge(name, text)

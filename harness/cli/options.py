@@ -51,6 +51,16 @@ def add_metrics(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_announce(parser: argparse._ActionsContainer) -> None:
+    """Where Prometheus' file discovery looks."""
+    parser.add_argument(
+        "--announce",
+        type=Path,
+        metavar="DIR",
+        help="write a file of targets for Prometheus (file_sd_configs) here, and remove it at the end",
+    )
+
+
 def size(text: str) -> int:
     """`500M`, `2G`, `1.5 GiB`."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)

@@ -37,6 +37,7 @@ examples:
   harness run --on-stall restart --max-restarts 5 -- python train.py
   harness run --run-dir runs/latest                  continue: adopt it if it still runs, else start it again
   harness run --stall-timeout train=60,dataset=300 -- torchrun --nproc-per-node 8 train.py
+  harness run --announce /var/lib/prometheus/runs -- python train.py
   harness run --metrics-port off --stdin inherit -- python -i explore.py"""
 
 
@@ -97,12 +98,12 @@ def add_parser(subparsers: Any) -> None:
     )
     metrics = parser.add_argument_group("metrics")
     options.add_metrics(metrics)
+    options.add_announce(metrics)
     metrics.add_argument(
         "--linger",
         type=options.seconds,
-        default=0.0,
         metavar="SECONDS",
-        help="serve so long after the end, or until scraped (0)",
+        help="serve so long after the end, or until scraped (0; with --announce 30)",
     )
     terminal = parser.add_argument_group("terminal")
     terminal.add_argument(

@@ -41,12 +41,14 @@ def add_parser(subparsers: Any) -> None:
     )
     options.add_stall_timeout(parser)
     options.add_metrics(parser)
+    options.add_announce(parser)
     parser.add_argument("--quiet", action="store_true", help="say only what happens")
 
 
 def run(args: argparse.Namespace) -> int:
     """Watch until it ends."""
     from harness.detect import Overrides
+    from harness.supervise import announcing
     from harness.supervise.serving import MetricsOptions
     from harness.supervise.watching import Watching, WatchOptions
     from harness.watch import foreign
@@ -56,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         run_dir=args.run_dir,
         runs=args.runs,
         metrics=MetricsOptions.of(args, os.environ),
+        announce=args.announce,
         quiet=args.quiet,
     )
+    announcing.check(args.announce, served=chosen.metrics.port is not None)
     return Watching(foreign.find(args.pid), chosen).watch()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from harness.clock import SYSTEM
 from harness.notices import IncidentOpened, Notice
 from harness.rundir import utc
-from harness.supervise import policy, summary, viewing
+from harness.supervise import announcing, policy, summary, viewing
 from harness.supervise.child import tree_of
 from harness.supervise.describing import Describing
 from harness.supervise.gpus import GpuWatch
@@ -166,6 +166,7 @@ class Observing:
         if not done.wait(deadline_seconds):
             self.say(f"{ended} · what observes it does not answer · {self._opened.shown_path()}")
         if self._server is not None and self._options.linger_seconds:
+            self.say(announcing.lingering(self._options.linger_seconds))
             self._lingering = threading.Thread(target=self._linger, name="linger", daemon=True)
             self._lingering.start()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.limits import Overrides
 from harness.render.screen import Screen
-from harness.supervise import policy
+from harness.supervise import announcing, policy
 from harness.supervise.loop import LoopOptions, Supervisor
 from harness.supervise.observing import Observing, ObservingOptions
 from harness.supervise.opening import Opened, Request, open_run
@@ -30,6 +30,10 @@ def supervise(args: argparse.Namespace, command: tuple[str, ...], environment: M
     overrides = Overrides.parse(args.stall_timeout)
     settings = policy.Settings(on_stall=args.on_stall, max_restarts=args.max_restarts)
     metrics = MetricsOptions.of(args, environment)
+    announcing.check(args.announce, served=metrics.port is not None)
+    linger_seconds = args.linger
+    if linger_seconds is None:
+        linger_seconds = announcing.LINGER_SECONDS if args.announce is not None else 0.0
     request = Request(
         command=command,
         run_dir=args.run_dir,
@@ -40,7 +44,7 @@ def supervise(args: argparse.Namespace, command: tuple[str, ...], environment: M
         environment=environment,
     )
     observing = ObservingOptions(
-        overrides=overrides, policy=settings, linger_seconds=args.linger, log_keep_bytes=args.log_keep
+        overrides=overrides, policy=settings, linger_seconds=linger_seconds, log_keep_bytes=args.log_keep
     )
     loop = LoopOptions(terminal_stdin=args.stdin == "inherit", grace_seconds=args.grace, policy=settings)
     with SignalInbox() as inbox:  # before anything can be seen of us: whoever sees us may signal us
@@ -57,9 +61,17 @@ def supervise(args: argparse.Namespace, command: tuple[str, ...], environment: M
             )
             with watcher:
                 _announce(opened, watcher.metrics_url, screen.line)
+                announced = announcing.announced(
+                    args.announce,
+                    run_id=opened.file.record.run_id,
+                    url=watcher.metrics_url,
+                    run_dir=opened.run.path,
+                    say=screen.line,
+                )
                 # Should the keeper be killed, its orphans come to us, and with them the exit status.
                 ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-                return Supervisor(opened, loop, environment, inbox, watcher).run()
+                with announced:
+                    return Supervisor(opened, loop, environment, inbox, watcher).run()
         finally:
             opened.lock.release()
 

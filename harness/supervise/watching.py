@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from harness.render.screen import Screen
 from harness.render.stall import notice_lines
 from harness.render.text import single_line
 from harness.rundir import Attempt, RunDirectory, RunRecord, host_name, utc
-from harness.supervise import claim, identity, viewing
+from harness.supervise import announcing, claim, identity, viewing
 from harness.supervise.gpus import GpuWatch
 from harness.supervise.observer import Command, Observer
 from harness.supervise.serving import MetricsOptions, serve
@@ -51,6 +52,7 @@ class WatchOptions:
     runs: Path
     metrics: MetricsOptions
     quiet: bool
+    announce: Path | None = None
 
 
 class Watching:
@@ -85,6 +87,13 @@ class Watching:
             with SignalInbox() as inbox:
                 self._server = serve(self._options.metrics, lambda: self._view, self._say)
                 self._greet()
+                announced = announcing.announced(
+                    self._options.announce,
+                    run_id=self._record.run_id,
+                    url=self._server.url if self._server is not None else None,
+                    run_dir=self.run.path,
+                    say=self._say,
+                )
                 self._observer.command_started(
                     Command(
                         pid=self._target.pid,
@@ -94,7 +103,8 @@ class Watching:
                     ),
                     attempt=self._attempt,
                 )
-                return self._look_until_the_end(inbox)
+                with announced:
+                    return self._look_until_the_end(inbox)
         finally:
             self._screen.close()
             self._observer.close()
@@ -111,7 +121,9 @@ class Watching:
             alive = self._target.alive()
             self._tick(alive)
             if not alive:
-                return self._ended()
+                status = self._ended()
+                self._linger(inbox)
+                return status
             wait_readable([inbox], TICK_SECONDS)
             for number in inbox.drain():
                 if number == signal.SIGTSTP:
@@ -134,11 +146,19 @@ class Watching:
         if not self._options.quiet:
             self._screen.show(self._view)
 
+    @property
+    def _unfinished(self) -> list[RankState]:
+        """Ranks whose record was never closed: if the process is gone, it is without having finished."""
+        return [state for state in self._states if state.heartbeat.closed_status is None]
+
+    @property
+    def _well(self) -> bool:
+        """Whether an end now is a good one, as far as can be told without the exit status."""
+        return self._observer.open_incident is None and not self._unfinished
+
     def _ended(self) -> int:
         stalled = self._observer.open_incident is not None
-        # Of a record that was never closed its process is gone without having finished.
-        unfinished = [state for state in self._states if state.heartbeat.closed_status is None]
-        well = not stalled and not unfinished
+        unfinished, well = self._unfinished, self._well
         for notice in self._observer.command_ended("the process ended", well=well):
             for line in notice_lines(notice, self.shown):
                 self._say(line)
@@ -149,6 +169,21 @@ class Watching:
             words = "while it was stalled" if stalled else "after its trainer said so" if self._states else ""
         self._say(f"process {self._target.pid} ended {words}".rstrip() + f" · {self.shown}")
         return 0 if well else 1
+
+    def _linger(self, inbox: SignalInbox) -> None:
+        """Let the last values be scraped, where somebody was told to come for them."""
+        server = self._server
+        if server is None or self._options.announce is None:
+            return
+        self._say(announcing.lingering(announcing.LINGER_SECONDS))
+        scraped = threading.Thread(
+            target=server.wait_scraped, args=(announcing.LINGER_SECONDS,), name="linger", daemon=True
+        )
+        scraped.start()
+        while scraped.is_alive():
+            wait_readable([inbox], 0.1)
+            if any(number in _ENDING for number in inbox.drain()):
+                return
 
     def _left(self) -> int:
         stalled = self._observer.open_incident is not None
@@ -179,7 +214,7 @@ class Watching:
             taken_wall_seconds=SYSTEM.wall(),
             attempt=self._attempt,
             started_wall_seconds=first.opened_wall_seconds if first else self._started_at,
-            status="running" if alive else "finished",
+            status="running" if alive else "finished" if self._well else "failed",
             host=self._record.host,
             info=viewing.with_device({"name": self._record.name}, self._gpus, self._states),
             ranks=self._states,
@@ -187,7 +222,7 @@ class Watching:
             if command is None
             else CommandView(
                 alive=alive,
-                finished=not alive,
+                finished=not alive and self._well,
                 started_wall_seconds=self._started_at,
                 last_progress_wall_seconds=command.moved_at_wall_seconds,
                 cpu_seconds=_cpu_seconds(self._target.pid),
@@ -196,6 +231,8 @@ class Watching:
             stalls=self._observer.stalls,
             last_incident_wall_seconds=self._observer.last_incident_wall_seconds,
             stalled_since_wall_seconds=stalled.last_progress_at_seconds if stalled else None,
+            last_checkpoint_wall_seconds=self._ranks.checkpoints.last_wall_seconds,
+            checkpoint_interval_seconds=self._ranks.checkpoints.interval_seconds,
             gpus=self._gpus.readings,
             collect_errors=viewing.collect_errors(self._observer, self._gpus),
         )

@@ -282,6 +282,7 @@ def test_a_silence_that_was_looked_into_is_suspicious_again_when_it_is_twice_as_
     watched = Watched(Overrides.parse("log=10"), start=SILENT)
     assert len(watched.wait(10)) == 1
     watched.detector.excuse(None)
+    assert watched.limit == 20.0, "alerts follow it"
     assert watched.wait(9) == []
     assert len(watched.wait(2)) == 1
     watched.detector.excuse(None)

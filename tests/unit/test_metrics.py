@@ -218,6 +218,15 @@ def test_a_command_that_never_emits_gets_series_after_a_while():
     assert value(text, "trainer_stall_timeout_seconds", rank="command") == 120
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_command_that_ended_before_it_emitted_has_its_series_at_once(finished):
+    command = CommandView(alive=False, finished=finished, started_wall_seconds=NOW - 2)
+    text = scrape(views.view(command=command, ranks=(), limits_seconds={}))
+    assert value(text, "trainer_up", rank="command") == 0
+    assert value(text, "trainer_finished", rank="command") == finished
+    assert value(text, "trainer_attempt", rank="command") == 1
+
+
 def test_a_command_that_emits_late_keeps_the_series_it_had():
     shown = [silent(90)]
     collector = TrainerCollector(lambda: shown[0])
