@@ -154,6 +154,8 @@ class Scene:
                 return self._child(wait)
             case "sync-over-async":
                 return self._loop(wait)
+            case "async":
+                return self._offloaded(wait)
         return Edge()
 
     def _behind_the_gil(self, wait: Wait, edge: Edge) -> Edge:
@@ -262,6 +264,17 @@ class Scene:
             return self._workers(wait)
         return Edge(gap="nobody", fact="there is no executor thread in the process")
 
+    def _offloaded(self, wait: Wait) -> Edge:
+        """An idle loop whose program runs something in a thread of an executor, and serves nobody."""
+        process = wait.thread.process
+        if connected(process, "LISTEN"):
+            return Edge()
+        for thread in process.threads:
+            offloaded = thread is not wait.thread and thread.frame_in("_worker", module="futures/thread.py")
+            if offloaded and user_frames(thread):
+                return Edge(to=thread, fact=f"{thread.name} runs what the event loop gave to an executor")
+        return Edge()
+
     def _held_at_exit(self, wait: Wait) -> Edge:
         process = wait.thread.process
         for thread in process.threads:
@@ -314,16 +327,20 @@ class Scene:
 
     def _child(self, wait: Wait) -> Edge:
         call = wait.thread.syscall
-        children = workers_of(wait.thread.process)
+        process = wait.thread.process
+        children = workers_of(process)
         named = [
-            each for each in children if call is not None and call.arguments and call.arguments[0] == each.pid
+            each
+            for each in process.children
+            if each.alive and call is not None and call.arguments and call.arguments[0] == each.pid
         ]
         if not named and len(children) == 1:
             named = list(children)
         if not named:
             return self._workers(wait) if children else Edge(gap="unproved")
         if named[0].main is None or not named[0].main.frames:
-            return Edge(gap="unseen", fact=f"worker pid {named[0].pid} could not be looked into")
+            what = f"worker pid {named[0].pid} ({named[0].command_text[:80]})"
+            return Edge(gap="unseen", fact=f"{what} could not be looked into")
         return Edge(to=named[0].main, fact=f"pid {named[0].pid} is the process that is joined")
 
     def _loop(self, wait: Wait) -> Edge:

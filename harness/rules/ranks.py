@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.findings import Finding
     from harness.rules.chain import Chain, Scene
     from harness.rules.view import ProcessView
+    from harness.rules.waits import Wait
 
 _BACKWARD = re.compile(r"torch/(_tensor|autograd/.*)\.py$")
 _GONE = frozenset({"exit"})
@@ -100,6 +101,13 @@ def rendezvous(scene: Scene) -> Iterator[Finding]:
         if wait is None:
             continue
         process = wait.thread.process
+        dead, expected = dead_ranks(scene), world_size(scene)
+        if dead and expected is not None and len(scene.view.ranks) < expected:
+            yield _dead(scene, chain, dead)
+            continue
+        if process.role == "launcher":
+            yield _nodes(scene, chain, wait)
+            continue
         size = process.environment.get("WORLD_SIZE", "?")
         present = sorted(each.rank for each in scene.view.ranks if each.rank is not None)
         address = (
@@ -129,6 +137,36 @@ def rendezvous(scene: Scene) -> Iterator[Finding]:
             ],
             wait=wait,
         )
+
+
+def _nodes(scene: Scene, chain: Chain, wait: Wait) -> Finding:
+    """The launcher itself waits: for the launchers of other nodes."""
+    process = wait.thread.process
+    nodes = _option(process, "nnodes") or "more"
+    address = _option(process, "rdzv-endpoint") or ":".join(
+        filter(None, (_option(process, "master-addr"), _option(process, "master-port")))
+    )
+    return say.finding(
+        scene,
+        chain,
+        "hung",
+        "rendezvous-wait",
+        0.9,
+        f"The launcher waits for other nodes, before it starts a rank: {nodes} nodes are expected.",
+        evidence=[f"--nnodes {nodes}", f"the rendezvous is at {address}" if address else ""],
+        next_steps=["see whether the launcher was started on every node, with the same rendezvous"],
+        wait=wait,
+    )
+
+
+def _option(process: ProcessView, name: str) -> str:
+    """The value of a launcher's option: `--nnodes=2`, `--nnodes 2`, with - or _ inside."""
+    words = [word.replace("_", "-") if word.startswith("-") else word for word in process.command]
+    for word, following in zip(words, [*process.command[1:], ""], strict=True):
+        key, equals, value = word.partition("=")
+        if key.lstrip("-") == name:
+            return value if equals else following
+    return ""
 
 
 def gpu(scene: Scene) -> Iterator[Finding]:
@@ -240,7 +278,7 @@ def _dead(scene: Scene, chain: Chain, dead: list[str]) -> Finding:
         "hung",
         "rank-dead",
         0.93,
-        f"{say.who(chain.begin.thread)} waits in {operation(chain)} for a rank "
+        f"{say.who(chain.begin.thread)} waits in {operation(chain) or 'the rendezvous'} for a rank "
         f"that has ended: {'; '.join(dead)}.",
         evidence=dead,
         next_steps=["see the end of that rank's log", "dmesg | grep -i 'killed process'"],

@@ -81,6 +81,7 @@ SIGNATURES: tuple[Signature, ...] = (
         "init_process_group _store_based_barrier _new_process_group_helper",
     ),
     _signature("rendezvous", r"torch/distributed/(rendezvous|elastic/rendezvous/.*)\.py"),
+    _signature("rendezvous", r"torch/distributed/elastic/utils/store\.py", "synchronize get_all barrier"),
     _signature("collective", r"torch/distributed/distributed_c10d\.py", _COLLECTIVES),
     _signature("collective", r"torch/nn/parallel/distributed\.py"),
     _signature("collective", r"torch/distributed/(nn/)?(functional|_functional_collectives)\.py"),
