@@ -12,6 +12,7 @@ from harness.evidence import Reading
 from harness.findings import Finding
 from harness.rules import say
 from harness.rules.chain import user_frames, workers_of
+from harness.rules.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,11 +163,16 @@ def interpreter_exit(scene: Scene) -> Iterator[Finding]:
     for chain in scene.chains:
         begin = chain.begin
         main = begin.thread
-        if begin.kind != "exit":
+        ends = next((at for at, wait in enumerate(chain.waits) if wait.kind == "exit"), None)
+        if progress(scene, chain) is not None:
+            continue
+        if ends is None:
             outermost = main.python_frames[-1] if main.python_frames else None
             hook = outermost is not None and main.is_main and outermost in user_frames(main)
             # The stack of a main thread begins with <module>; what an atexit hook runs does not.
             if not hook or outermost is None or outermost.function == "<module>" or begin.kind == "busy":
+                continue
+            if main.process.by_multiprocessing:
                 continue
             yield say.finding(
                 scene,
@@ -180,8 +186,10 @@ def interpreter_exit(scene: Scene) -> Iterator[Finding]:
                 wait=begin,
             )
             continue
-        holder = chain.waits[1] if len(chain.waits) > 1 else None
-        children = workers_of(main.process)
+        # The program itself, or a worker that it waits for.
+        ending = chain.waits[ends].thread
+        holder = next(iter(chain.waits[ends + 1 :]), None)
+        children = workers_of(ending.process)
         if holder is None and not children:
             what, confidence = "a thread that is not a daemon", 0.6
         elif holder is not None:
@@ -195,8 +203,8 @@ def interpreter_exit(scene: Scene) -> Iterator[Finding]:
                 "hung",
                 "interpreter-exit",
                 confidence,
-                f"The program is done, but cannot end: {what} holds it.",
-                evidence=["the main thread is in the interpreter's shutdown"],
+                f"{say.who(ending) if ends else 'The program'} is done, but cannot end: {what} holds it.",
+                evidence=["its main thread is in the interpreter's shutdown"],
                 next_steps=[
                     "make the thread a daemon, or tell it to end and join it, before the program ends"
                 ],

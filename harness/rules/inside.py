@@ -6,6 +6,7 @@ rule says less, or nothing.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from harness.rules import say
@@ -197,19 +198,20 @@ def queues(scene: Scene) -> Iterator[Finding]:
     for chain in scene.chains:
         # A process that was joined before its queue was drained: its feeder cannot write, so it cannot end.
         kinds = [each.kind for each in chain.waits]
-        if kinds[:2] == ["process-join", "exit"] and chain.end.kind in ("pipe-write", "native", "busy"):
+        at = next((at for at, two in enumerate(pairwise(kinds)) if two == ("process-join", "exit")), None)
+        if at is not None and chain.end.kind in ("pipe-write", "native", "busy"):
             yield say.finding(
                 scene,
                 chain,
                 "hung",
                 "queue-wait",
                 0.93,
-                f"It joins pid {chain.waits[1].thread.process.pid} at "
-                f"{say.place(chain.begin.user)}, which cannot end before "
+                f"{say.who(chain.waits[at].thread)} joins pid {chain.waits[at + 1].thread.process.pid} at "
+                f"{say.place(chain.waits[at].user)}, which cannot end before "
                 "somebody takes what it put into its queue.",
                 evidence=["the worker's feeder thread stands in a write to a full pipe"],
                 next_steps=["get everything from the queue before you join the process"],
-                wait=chain.begin,
+                wait=chain.waits[at],
             )
 
 

@@ -134,14 +134,10 @@ class Sources:
         return None
 
     def calls(self, frame: Frame, method: str) -> Iterator[str]:
-        """The receivers of every `x.method(…)` in a frame's function."""
+        """The receivers of every `x.method` in a frame's function: called there, or passed on."""
         for node in self._nodes(frame):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and node.func.attr == method
-            ):
-                yield ast.unparse(node.func.value)
+            if isinstance(node, ast.Attribute) and node.attr == method:
+                yield ast.unparse(node.value)
 
     def line_has_call(self, frame: Frame) -> bool:
         """Whether anything is called on a frame's line."""

@@ -64,12 +64,8 @@ class ThreadView:
 
     @cached_property
     def python_frames(self) -> tuple[Frame, ...]:
-        """`frames` without native ones; in a forked worker, without what its parent did before the fork."""
-        found = tuple(frame for frame in self.frames if not frame.native)
-        for at, frame in enumerate(found):
-            if frame.function == "_bootstrap" and frame.file.endswith("multiprocessing/process.py"):
-                return found[:at]
-        return found
+        """`frames` without native ones."""
+        return tuple(frame for frame in self.frames if not frame.native)
 
     @cached_property
     def native_frames(self) -> tuple[Frame, ...]:
@@ -279,6 +275,12 @@ class ProcessView:
             if each.pid == self.pid and isinstance(each.stacks, Reading)
         )
 
+    @cached_property
+    def by_multiprocessing(self) -> bool:
+        """Whether multiprocessing began it: what it runs is called by no module."""
+        stacks = (thread for dump in self.dumps for thread in dump.threads)
+        return any(_begins_worker(frame) for stack in stacks for frame in stack.frames)
+
     @property
     def has_trusted_locals(self) -> bool:
         """Whether a dump was taken while it was paused."""
@@ -405,14 +407,22 @@ def _threads(process: ProcessView) -> tuple[ThreadView, ...]:
 
 
 def _bare(stack: ThreadStack) -> ThreadStack:
-    """Functions by their own name: before Python 3.11 a dump tells no class with it."""
+    """Functions by their own name: before Python 3.11 a dump tells no class with it.
+
+    In a worker of multiprocessing, without what started it: after a fork that is its parent's stack.
+    """
     frames = tuple(
         frame
         if frame.native or "." not in frame.function
         else replace(frame, function=_own_name(frame.function))
         for frame in stack.frames
     )
-    return replace(stack, frames=frames)
+    begins = next((at for at, frame in enumerate(frames) if _begins_worker(frame)), 0)
+    return replace(stack, frames=frames[:begins] if begins else frames)
+
+
+def _begins_worker(frame: Frame) -> bool:
+    return frame.function.endswith("_bootstrap") and frame.file.endswith("multiprocessing/process.py")
 
 
 def _own_name(function: str) -> str:
