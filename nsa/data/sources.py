@@ -1,4 +1,4 @@
-"""Sources of text: which shards there are, and the rows of one shard, all through `datasets` streaming.
+"""Sources of text: which shards there are, and the rows of one shard, through `datasets` where it is there.
 
 A source is resolved once into a list of shards and an identity; reading goes shard by shard, from any row,
 and begins again at that row when a remote read fails. Not here: the order of shards and documents
@@ -12,8 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from nsa.data import files, local_docs
-from nsa.errors import DataSourceError
+from nsa.data import files, local_docs, plain
+from nsa.errors import ConfigError, DataSourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,6 +79,11 @@ def resolve(
 ) -> Source:
     """Find the shards of the configured source; ConfigError or DataSourceError where there are none."""
     if data.source == "fineweb-edu":
+        if plain.is_needed():
+            raise ConfigError(
+                "data.source: fineweb-edu: datasets is not installed. Install it (pip install datasets), "
+                "or set data.source to local-docs or files"
+            )
         from nsa.data import hub
 
         return hub.resolve(data, meter=meter, revision=revision)
@@ -171,18 +176,8 @@ class Attempts:
 def _tables(
     source: Source, shard: Shard, start_row: int, meter: Meter, columns: tuple[str, ...] | None
 ) -> Iterator[tuple[int, pa.Table]]:
-    _prepare(source, meter)
-    import datasets
-
-    options: dict[str, Any] = {"columns": list(columns)} if shard.format == "parquet" and columns else {}
-    try:
-        stream = datasets.load_dataset(
-            shard.format, data_files={"train": [shard.url]}, split="train", streaming=True, **options
-        )
-    except StopIteration:
-        return  # what it makes of an empty file of lines
     row = 0
-    for table in stream.with_format("arrow").iter(batch_size=_ROWS):
+    for table in _read(source, shard, meter, columns):
         missing = [name for name in columns or () if name not in table.column_names]
         if missing:
             raise DataSourceError(
@@ -197,8 +192,30 @@ def _tables(
         yield first + skipped, table.slice(skipped)
 
 
+def _read(source: Source, shard: Shard, meter: Meter, columns: tuple[str, ...] | None) -> Iterator[pa.Table]:
+    """All rows of `shard`, some at a time."""
+    if plain.is_needed():
+        yield from plain.tables(
+            shard.url, shard.format, columns=list(columns) if columns else None, rows=_ROWS
+        )
+        return
+    _prepare(source, meter)
+    import datasets
+
+    options: dict[str, Any] = {"columns": list(columns)} if shard.format == "parquet" and columns else {}
+    try:
+        stream = datasets.load_dataset(
+            shard.format, data_files={"train": [shard.url]}, split="train", streaming=True, **options
+        )
+    except StopIteration:
+        return  # what it makes of an empty file of lines
+    yield from stream.with_format("arrow").iter(batch_size=_ROWS)
+
+
 def import_all() -> None:
     """What reading imports, torch by `datasets` included: seconds that no stall limit should count."""
+    if plain.is_needed():
+        return
     import datasets
 
     if datasets.config.TORCH_AVAILABLE:
@@ -230,8 +247,11 @@ def _prepare(source: Source, meter: Meter) -> None:
 
 def unreadable() -> tuple[type[BaseException], ...]:
     """What reading raises when a file or its server is at fault, and not this program."""
-    import datasets
     import pyarrow as pa
+
+    if plain.is_needed():
+        return (OSError, ValueError, pa.ArrowException)
+    import datasets
 
     from nsa.data import hubclient
 
