@@ -176,6 +176,18 @@ class Socket:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """What one TCP socket moved in its life, and how long nothing has come or gone, after the last sample."""
+
+    inode: int
+    received_bytes: int
+    acknowledged_bytes: int
+    since_received_seconds: float
+    since_sent_seconds: float
+    since_acknowledged_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PipeEnd:
     """Who holds one end of a pipe."""
 
@@ -305,6 +317,18 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Undisturbed:
+    """What a thread did in the time before a sample in which nothing of ours paused its process.
+
+    `runs` counts how often it was put on a CPU: a thread that waits for what does not come has none.
+    """
+
+    seconds: float
+    runs: int
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadSample:
     """One thread at one moment."""
 
@@ -315,6 +339,7 @@ class ThreadSample:
     system_ticks: int
     syscall: Piece[Syscall | Running]
     wchan: Piece[str]
+    undisturbed: Piece[Undisturbed] = Missing(reason="unavailable", detail="not recorded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -481,6 +506,7 @@ class Case:
     known_lines: Piece[tuple[KnownLine, ...]] = Missing(reason="unavailable", detail="not recorded")
     # The newest steps of the lowest rank here, oldest first: rows of its heartbeat's ring.
     steps: Piece[tuple[dict[str, Json], ...]] = Missing(reason="unavailable", detail="not recorded")
+    traffic: Piece[tuple[Traffic, ...]] = Missing(reason="unavailable", detail="not recorded")
 
     def process(self, pid: int) -> Process | None:
         """The process of this pid, if it is in the tree."""

@@ -29,6 +29,7 @@ from harness.collect import (
     records,
     sources,
     stacks,
+    traffic,
     tree,
 )
 from harness.collect.deadline import Background, Deadline, NotSeen, all_of, call, piece
@@ -47,7 +48,7 @@ from harness.evidence import (
 )
 
 if TYPE_CHECKING:
-    from harness.collect.procfs import Stat
+    from harness.collect.procfs import Scheduled, Stat
     from harness.evidence import (
         Artifact,
         Descriptor,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         Piece,
         Source,
         Stacks,
+        Traffic,
     )
 
 _GONE = Missing(reason="unavailable", detail="there is no such process (any more)")
@@ -110,6 +112,7 @@ def collect(
             records_now, log_bytes = look.heartbeats(), look.log_bytes()
             samples[0] = dataclasses.replace(samples[0], records=records_now, log_bytes=log_bytes)
     asked = next((stat for stat in members if stat.pid == pid), None)
+    traffic_seen = look.traffic()
     found = look.artifacts()
     case = Case(
         taken_at_seconds=taken_at,
@@ -137,6 +140,7 @@ def collect(
         disks=look.disks(),
         known_lines=look.known_lines(found),
         steps=look.steps(),
+        traffic=traffic_seen,
     )
     case = dataclasses.replace(case, took_seconds=look.deadline.elapsed())
     return dataclasses.replace(case, errors=(*look.errors, *failures.of(case)))
@@ -155,6 +159,7 @@ class _Look:
         self.errors: list[CollectError] = []
         self._processes: tuple[Process, ...] = ()
         self._ladders: dict[int, Ladder] = {}
+        self._rested: dict[int, dict[int, Scheduled]] = {}
         self._py_spy = stacks.find_py_spy() if options.stacks else None
 
     def error(self, collector: str, detail: str) -> None:
@@ -212,6 +217,15 @@ class _Look:
                 dataclasses.replace(each, stacks=found)
                 for each, found in zip(samples, found_stacks, strict=True)
             ]
+        if not last:
+            # From here to the next sample nothing of ours pauses a process.
+            counts = [functools.partial(self.proc.scheduled, stat.pid) for stat in members]
+            found_counts = all_of(counts, self.deadline.within(1.0), width=width, each_seconds=0.3)
+            self._rested = {
+                stat.pid: found
+                for stat, found in zip(members, found_counts, strict=True)
+                if not isinstance(found, Missing)
+            }
         return Sample(
             at_seconds=at, processes=tuple(samples), records=self.heartbeats(), log_bytes=self.log_bytes()
         )
@@ -230,7 +244,7 @@ class _Look:
             start_time_ticks=stat.start_time_ticks,
             activity=Reading(value=now.activity, at_seconds=at),
             io=piece(lambda: self.proc.io(pid), self.deadline, 0.3),
-            threads=piece(lambda: self.proc.threads(pid), self.deadline, 0.6),
+            threads=piece(lambda: self.proc.threads(pid, self._rested.get(pid, {})), self.deadline, 0.6),
             stacks=_NOT_ASKED,
         )
 
@@ -285,7 +299,7 @@ class _Look:
         pids = set(self._ladders)
         return piece(lambda: records.heartbeats(self.run_dir, pids), self.deadline, 0.5)
 
-    def inodes(self, *kinds: Literal["pipe", "file"]) -> set[int]:
+    def inodes(self, *kinds: Literal["pipe", "file", "socket"]) -> set[int]:
         """Inodes of the tree's open descriptors of these kinds."""
         return {
             each.inode.value
@@ -299,6 +313,14 @@ class _Look:
         """File locks of the tree and on its files."""
         pids, inodes = set(self._ladders), self.inodes("file")
         return piece(lambda: locks.concerning(self.proc, pids, inodes), self.deadline, 0.5)
+
+    def traffic(self) -> Piece[tuple[Traffic, ...]]:
+        """What the TCP sockets of the tree moved."""
+        return piece(
+            lambda: traffic.of_sockets(self.proc, set(self._ladders), self.inodes("socket")),
+            self.deadline,
+            0.5,
+        )
 
     def pressure(self) -> tuple[Pressure, ...]:
         """The host's pressure."""

@@ -9,9 +9,12 @@ Not covered: descriptors (`descriptors`), sockets, locks, control groups, Python
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import psutil
@@ -30,15 +33,19 @@ from harness.evidence import (
     Signals,
     Syscall,
     ThreadSample,
+    Undisturbed,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 # A process with more threads than this shows its first ones; the rest would make a Case that no one reads.
 MAX_THREADS = 512
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD, include/linux/sched.h
 _MAX_FILE_BYTES = 4 * 2**20
+_NOT_COUNTED = Missing(
+    reason="unavailable", detail="a first sample, a new thread, or a kernel without CONFIG_SCHED_INFO"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +130,21 @@ def parse_syscall(data: bytes, machine: str) -> Syscall | Running:
     return Syscall(number=number, name=syscalls.name(number, machine), arguments=arguments)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduled:
+    """The scheduler's counts of one thread: time on a CPU, and how often it was put on one."""
+
+    at_seconds: float
+    cpu_seconds: float
+    runs: int
+
+
+def parse_schedstat(data: bytes, at_seconds: float) -> Scheduled:
+    """/proc/PID/task/TID/schedstat: nanoseconds on a CPU and waiting for one, and times put on one."""
+    ran, _, runs = data.split()[:3]
+    return Scheduled(at_seconds=at_seconds, cpu_seconds=int(ran) / 1e9, runs=int(runs))
+
+
 def parse_io(data: bytes) -> IoCounters:
     """/proc/PID/io."""
     fields = parse_status(data)
@@ -154,6 +176,9 @@ def parse_pressure(data: bytes, resource: Literal["cpu", "memory", "io"]) -> Pre
 
 
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+_NOTHING_BEFORE: Mapping[int, Scheduled] = MappingProxyType({})
 
 
 class Proc:
@@ -206,13 +231,40 @@ class Proc:
         """/proc/PID/io."""
         return parse_io(self.read(pid, "io"))
 
-    def threads(self, pid: int) -> tuple[ThreadSample, ...]:
-        """Every thread of a process; one that ends meanwhile is left out."""
-        tids = sorted(int(name) for name in os.listdir(self.path(pid, "task")))  # noqa: PTH208
-        samples = (self._thread(pid, tid) for tid in tids[:MAX_THREADS])
+    def threads(
+        self, pid: int, before: Mapping[int, Scheduled] = _NOTHING_BEFORE
+    ) -> tuple[ThreadSample, ...]:
+        """Every thread, but those that end meanwhile. `before`: their counts after the last dump."""
+        samples = (self._thread(pid, tid, before.get(tid)) for tid in self._tids(pid))
         return tuple(sample for sample in samples if sample is not None)
 
-    def _thread(self, pid: int, tid: int) -> ThreadSample | None:
+    def scheduled(self, pid: int) -> dict[int, Scheduled]:
+        """The scheduler's counts of every thread, where this kernel keeps them."""
+        found = {tid: self._scheduled(pid, tid) for tid in self._tids(pid)}
+        return {tid: counts for tid, counts in found.items() if counts is not None}
+
+    def _tids(self, pid: int) -> list[int]:
+        return sorted(int(name) for name in os.listdir(self.path(pid, "task")))[:MAX_THREADS]  # noqa: PTH208
+
+    def _scheduled(self, pid: int, tid: int) -> Scheduled | None:
+        with contextlib.suppress(OSError, ValueError):
+            return parse_schedstat(self.read(pid, "task", tid, "schedstat"), time.monotonic())
+        return None
+
+    def _undisturbed(self, pid: int, tid: int, before: Scheduled | None) -> Piece[Undisturbed]:
+        now = self._scheduled(pid, tid) if before is not None else None
+        if now is None or before is None:
+            return _NOT_COUNTED
+        return Reading(
+            value=Undisturbed(
+                seconds=now.at_seconds - before.at_seconds,
+                runs=now.runs - before.runs,
+                cpu_seconds=now.cpu_seconds - before.cpu_seconds,
+            )
+        )
+
+    def _thread(self, pid: int, tid: int, before: Scheduled | None) -> ThreadSample | None:
+        undisturbed = self._undisturbed(pid, tid, before)
         try:
             stat = parse_stat(self.read(pid, "task", tid, "stat"))
         except (FileNotFoundError, ProcessLookupError):
@@ -225,6 +277,7 @@ class Proc:
             system_ticks=stat.system_ticks,
             syscall=self._syscall(pid, tid),
             wchan=self._wchan(pid, tid),
+            undisturbed=undisturbed,
         )
 
     def _syscall(self, pid: int, tid: int) -> Piece[Syscall | Running]:

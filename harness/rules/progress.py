@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.evidence import Reading
-from harness.rules import say, source
+from harness.rules import flow, say, source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +38,8 @@ class Progress:
     outermost: bool = False
     total: float | None = None
     by_record: bool = False
+    # What it waits for are bytes, and they move.
+    flows: bool = False
 
 
 def progress(scene: Scene, chain: Chain) -> Progress | None:
@@ -50,7 +52,17 @@ def progress(scene: Scene, chain: Chain) -> Progress | None:
         counted = by_counter(scene, wait.thread)
         if counted is not None:
             return counted
-    return None
+    return _by_flow(scene, chain)
+
+
+def _by_flow(scene: Scene, chain: Chain) -> Progress | None:
+    """What the main thread waits for comes again and again, or bytes move where its chain ends."""
+    if chain.cycle:
+        return None
+    if words := flow.moves_bytes(scene, chain.end):
+        return Progress(words=words, thread=chain.end.thread, flows=True)
+    words = flow.served(chain.begin)
+    return Progress(words=words, thread=chain.begin.thread) if words else None
 
 
 def by_record(scene: Scene, process: ProcessView) -> Progress | None:

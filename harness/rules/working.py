@@ -16,6 +16,7 @@ from harness.evidence import Frame, Reading
 from harness.rules import rounds, say, source
 from harness.rules.chain import descendants
 from harness.rules.progress import Progress, advances, by_record, progress
+from harness.rules.waits import IDLE_CORES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,153 @@
+"""Whether what a thread waits for comes after all: it runs now and then, bytes arrive, bytes leave.
+
+A thread that waits for what does not come is never put on a CPU. The scheduler's counts, taken while
+nothing of ours paused the process, tell that without a guess (`evidence.Undisturbed`); the kernel's counts of
+a socket tell when its last byte came (`evidence.Traffic`). A wait with a time limit of its own wakes up for
+nothing, so that only waits without one are judged by it.
+
+Not covered: loops and their counters (`progress`), causes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.evidence import Reading
+from harness.rules import say
+
+if TYPE_CHECKING:
+    from harness.evidence import IoCounters, Syscall, Traffic, Undisturbed
+    from harness.rules.chain import Scene
+    from harness.rules.view import ProcessView, ThreadView
+    from harness.rules.waits import Wait
+
+# What one is woken from only by what one waits for.
+_SERVED = frozenset(
+    {"queue-get", "queue-put", "process-queue", "lock", "process-lock", "event", "future", "pool", "async"}
+)
+_POLL_TIMEOUT_AT = {"poll": 2, "epoll_wait": 3, "epoll_pwait": 3}
+_NO_LIMIT = 0xFFFFFFFF
+# A loop that sleeps between portions; a poll that reads a small status file moves less.
+_COPIED_BYTES_PER_SECOND = 4096
+_READ_BYTES_PER_SECOND = 128 * 1024
+
+
+def undisturbed(thread: ThreadView) -> tuple[Undisturbed, ...]:
+    """What it did between our looks, per sample that could tell."""
+    return tuple(
+        sample.undisturbed.value
+        for sample in thread.samples
+        if sample is not None and isinstance(sample.undisturbed, Reading)
+    )
+
+
+def runs_again(thread: ThreadView) -> bool | None:
+    """Whether it ran in several of the times between our looks; None where that was not counted."""
+    seen = undisturbed(thread)
+    if not seen:
+        return None
+    ran = sum(each.runs > 0 for each in seen)
+    return ran >= min(2, len(seen)) and ran * 2 >= len(seen)
+
+
+def never_ran(thread: ThreadView) -> float | None:
+    """The seconds in which nothing disturbed it and it did not run once; None if it ran, or was not seen."""
+    seen = undisturbed(thread)
+    return sum(each.seconds for each in seen) if seen and not any(each.runs for each in seen) else None
+
+
+def has_limit(call: Syscall) -> bool:
+    """Whether a wait ends by itself after a time."""
+    if call.name == "futex":
+        return len(call.arguments) > 3 and bool(call.arguments[3])
+    if call.name in _POLL_TIMEOUT_AT:
+        at = _POLL_TIMEOUT_AT[call.name]
+        return len(call.arguments) <= at or call.arguments[at] & _NO_LIMIT != _NO_LIMIT
+    if call.name in ("select", "pselect6", "ppoll"):
+        at = 2 if call.name == "ppoll" else 4
+        return len(call.arguments) <= at or bool(call.arguments[at])
+    return call.name in ("clock_nanosleep", "nanosleep", "rt_sigtimedwait", "epoll_pwait2")
+
+
+def served(wait: Wait) -> str:
+    """What shows that a wait inside the training ends again and again, or nothing."""
+    thread, call = wait.thread, wait.thread.syscall
+    if wait.kind not in _SERVED or call is None or has_limit(call) or not runs_again(thread):
+        return ""
+    if wait.frame is not None and any(each.function == "wait_for" for each in thread.python_frames[:3]):
+        return ""  # woken, and its condition is false all the same
+    seen = undisturbed(thread)
+    runs, seconds = sum(each.runs for each in seen), sum(each.seconds for each in seen)
+    return (
+        f"{thread.name or 'the thread'} got {say.waits_for(wait)} and waits again: it ran {runs} times "
+        f"in {seconds:.1f} s"
+    )
+
+
+def moves_bytes(scene: Scene, wait: Wait) -> str:
+    """What shows that bytes come or go where a wait is for them, or nothing."""
+    if wait.kind in ("socket-read", "socket-write"):
+        return _socket(scene, wait)
+    if wait.kind in ("pipe-read", "pipe-write"):
+        return _pipe(wait)
+    if wait.kind == "sleep" and wait.user is not None and not scene.sources.retries(wait.user):
+        return _portions(wait.thread.process) if runs_again(wait.thread) else ""
+    return ""
+
+
+def traffic(scene: Scene, wait: Wait) -> Traffic | None:
+    """What the kernel counted of the socket of a wait."""
+    seen = scene.view.case.traffic
+    if wait.socket is None or not isinstance(seen, Reading):
+        return None
+    return next((each for each in seen.value if each.inode == wait.socket.inode), None)
+
+
+def _socket(scene: Scene, wait: Wait) -> str:
+    found, call = traffic(scene, wait), wait.thread.syscall
+    runs = runs_again(wait.thread)
+    elapsed = scene.view.elapsed_seconds
+    if found is not None:
+        since = found.since_received_seconds if wait.kind == "socket-read" else found.since_sent_seconds
+        if since >= max(elapsed, 0.5) or runs is False:
+            return ""
+        total = found.received_bytes if wait.kind == "socket-read" else found.acknowledged_bytes
+        verb = "came" if wait.kind == "socket-read" else "went"
+        return f"the last bytes {verb} {since:.1f} s ago, {total:,} on this connection"
+    if runs and call is not None and not has_limit(call):
+        return f"{wait.thread.name or 'the thread'} is woken by its socket again and again"
+    return ""
+
+
+def _pipe(wait: Wait) -> str:
+    first, last, seconds = _io(wait.thread.process)
+    if first is None or last is None or seconds <= 0 or not runs_again(wait.thread):
+        return ""
+    reads = wait.kind == "pipe-read"
+    moved = last.read_chars - first.read_chars if reads else last.write_chars - first.write_chars
+    if moved <= 0:
+        return ""
+    return f"{moved:,} bytes {'came' if reads else 'went'} in {seconds:.1f} s"
+
+
+def _portions(process: ProcessView) -> str:
+    first, last, seconds = _io(process)
+    if first is None or last is None or seconds <= 0:
+        return ""
+    wrote, read = last.write_chars - first.write_chars, last.read_chars - first.read_chars
+    if wrote / seconds < _COPIED_BYTES_PER_SECOND and read / seconds < _READ_BYTES_PER_SECOND:
+        return ""
+    return f"it read {read:,} and wrote {wrote:,} bytes in {seconds:.1f} s, with pauses"
+
+
+def _io(process: ProcessView) -> tuple[IoCounters | None, IoCounters | None, float]:
+    """The first and the last counters of a process that has only this one to move bytes, and the seconds."""
+    seen = [
+        (sample.at_seconds, each.io.value)
+        for sample in process.view.case.samples
+        for each in sample.processes
+        if each.pid == process.pid and isinstance(each.io, Reading)
+    ]
+    if len(seen) < 2:
+        return None, None, 0.0
+    return seen[0][1], seen[-1][1], seen[-1][0] - seen[0][0]
