@@ -54,6 +54,18 @@ def progressing(scene: Scene) -> Iterator[Finding]:
 
 def _advancing(scene: Scene, chain: Chain, found: Progress) -> Finding:
     counter = found.counter
+    if found.flows:
+        peer = f" ({say.waits_for(chain.end)})" if chain.end.socket is not None else ""
+        return say.finding(
+            scene,
+            chain,
+            "slow",
+            "slow-io",
+            0.8,
+            f"Data moves, slowly, at {say.place(chain.end.user)}: {found.words}{peer}.",
+            evidence=[found.words],
+            next_steps=["compare the rate with what the peer or the disk should deliver"],
+        )
     if counter is None or found.thread is None:
         return say.finding(
             scene, chain, "healthy", "healthy", 0.93, f"It progresses: {found.words}.", evidence=[found.words]
