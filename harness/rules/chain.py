@@ -251,10 +251,12 @@ class Scene:
         ]
         working = [each for each in workers if user_frames(each) and each is not wait.thread]
         starved = [each for each in workers if self.wait(each).kind == "future"]
-        if working and starved and len(starved) == len([each for each in workers if user_frames(each)]):
-            return Edge(
-                gap="starved", fact=f"all {len(starved)} workers of the executor wait for futures themselves"
-            )
+        if starved and len(starved) == len([each for each in workers if user_frames(each)]):
+            fact = f"all {len(starved)} workers of the executor wait for futures themselves"
+            if wait.thread not in workers:
+                # Of executors within executors the youngest worker is the one that all others wait for.
+                return Edge(to=max(starved, key=lambda each: each.tid or 0), fact=fact)
+            return Edge(gap="starved", fact=fact)
         if working:
             chosen = min(working, key=lambda each: self.wait(each).kind in ("busy", "future"))
             return Edge(to=chosen, fact=f"{chosen.name} runs work of the executor")
@@ -385,12 +387,7 @@ def descendants(process: ProcessView) -> Iterator[ProcessView]:
 
 
 def _is_below(process: ProcessView, other: ProcessView) -> bool:
-    parent = process.parent
-    while parent is not None:
-        if parent is other:
-            return True
-        parent = parent.parent
-    return False
+    return any(each is other for each in process.ancestors)
 
 
 def connected(process: ProcessView, state: str) -> int:

@@ -204,8 +204,17 @@ def gpu(scene: Scene) -> Iterator[Finding]:
 
 
 def operation(chain: Chain) -> str:
-    """The collective that a rank's main thread waits in, or nothing."""
-    wait = chain.begin
+    """The collective that a rank waits in, by its main thread or by one that this waits for; or nothing."""
+    return _operation(_place_in(chain))
+
+
+def _place_in(chain: Chain) -> Wait:
+    """The wait in a collective, of the rank's own threads; else where its main thread is."""
+    own = [each for each in chain.waits if each.thread.process is chain.begin.thread.process]
+    return next((each for each in own if _operation(each)), chain.begin)
+
+
+def _operation(wait: Wait) -> str:
     if wait.kind == "collective" and wait.frame is not None:
         return wait.frame.function if "distributed_c10d" in wait.frame.file else "DDP's reduction"
     ranked = (
@@ -296,12 +305,12 @@ def _mismatch(scene: Scene, odd: Chain, waiting: list[Chain], words: str) -> Fin
         f"The ranks are not in the same collective: {words}.",
         evidence=[_stands(each, names) for each in waiting[:6]],
         next_steps=["make every rank take the same branch, and the same number of steps"],
-        wait=odd.begin,
+        wait=_place_in(odd),
     )
 
 
 def _stands(chain: Chain, names: dict[int, str]) -> str:
-    wait = chain.begin
+    wait = _place_in(chain)
     operation_name = names.get(id(wait.thread.process), "nothing")
     return f"{say.who(wait.thread)} waits in {operation_name} at {say.place(wait.user)}"
 
@@ -312,7 +321,7 @@ def _names(chains: list[Chain]) -> str:
 
 
 def _place(chain: Chain) -> tuple[str, str, int]:
-    frame = chain.begin.user
+    frame = _place_in(chain).user
     return (frame.file, frame.function, frame.line) if frame is not None else ("", "", 0)
 
 
@@ -323,4 +332,4 @@ def _odd(chains: list[Chain], names: dict[int, str]) -> Chain:
     rarest = min(key.values())
     rare = [each for each in chains if key[id(each)] == rarest]
     # One that is out of the loop stands in fewer frames, or at a later line.
-    return max(rare, key=lambda each: (-len(each.begin.thread.python_frames), _place(each)[2]))
+    return max(rare, key=lambda each: (-len(_place_in(each).thread.python_frames), _place(each)[2]))

@@ -17,7 +17,7 @@ from harness.evidence import Reading, Running, Syscall
 from harness.views import rates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from harness.evidence import Case, Frame, Process, Stacks, ThreadSample, ThreadStack
     from harness.findings import Role
@@ -310,15 +310,28 @@ class ProcessView:
 
     @cached_property
     def rank(self) -> int | None:
-        """Its rank: by its heartbeat, else by its environment; workers and helpers have none of their own."""
+        """Its rank: by its heartbeat, else by its environment; workers and helpers have none of their own.
+
+        What a rank starts inherits its environment, and is no rank by that.
+        """
         if self.record is not None and isinstance(self.record.get("rank"), int):
             return int(self.record["rank"])
         if self.role != "trainer":
             return None
         for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK"):
             if (text := self.environment.get(name, "")).isdigit():
-                return int(text)
+                above = (each for each in self.ancestors if each.role == "trainer")
+                inherited = any(each.environment.get(name) == text for each in above)
+                return None if inherited else int(text)
         return None
+
+    @property
+    def ancestors(self) -> Iterator[ProcessView]:
+        """Its parent, that one's parent, and so on, as far as they are in the tree."""
+        parent = self.parent
+        while parent is not None:
+            yield parent
+            parent = parent.parent
 
     @property
     def forked(self) -> bool | None:

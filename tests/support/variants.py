@@ -323,15 +323,13 @@ def moved(where: str) -> Callable[[Program, random.Random], Program | None]:
     def change(program: Program, chance: random.Random) -> Program | None:
         if program.says(r"signal\.signal\("):  # only the main thread may
             return None
-        in_process = where in ("fork", "spawn", "process-pool")
+        ranked = "ranks" in program.truth or "torchrun" in program.truth
         # A child of multiprocessing has no stdin, runs no hooks at its end, and is no rank.
-        if in_process and (
-            program.truth.get("stdin") or program.truth.get("ranks") or program.says("atexit")
-        ):
+        in_process = where in ("fork", "spawn", "process-pool")
+        if in_process and (ranked or program.truth.get("stdin") or program.says("atexit")):
             return None
-        if where == "thread-beside" and (
-            program.truth.get("ranks") or {"healthy", "slow"} & set(_several(program.truth["state"]))
-        ):
+        progresses = {"healthy", "slow"} & set(_several(program.truth["state"]))
+        if where == "thread-beside" and (ranked or progresses):
             return None
         changed = _tail(program, _MOVED[where].format(entry=_ENTRY))
         if changed is None or where != "thread-beside":
@@ -374,7 +372,9 @@ def under(launcher: str, count: int) -> Callable[[Program, random.Random], Progr
     """So many ranks under a launcher; where the victim has ranks, as many as it says."""
 
     def change(program: Program, chance: random.Random) -> Program | None:
-        if "torchrun" in program.truth or (program.truth.get("stdin") and count > 1):
+        # Ranks that start ranks are another program.
+        starts_ranks = "torchrun" in program.truth or program.says(r"multiprocessing.*spawn\(|WORLD_SIZE")
+        if starts_ranks or (program.truth.get("stdin") and count > 1):
             return None
         ranks = program.truth.get("ranks", 0)
         if ranks and (launcher, count) != ("torchrun", 2):

@@ -17,6 +17,7 @@ import ast
 import contextlib
 import json
 import os
+import re
 import select
 import shlex
 import signal
@@ -100,10 +101,13 @@ def running(path: Path) -> Iterator[int]:
             if wanted.get("ready") == "listening":
                 wait_for(lambda: _listens(port), READY_SECONDS, what="the launcher to listen")
             else:
-                for _ in range(wanted.get("ready", 1)):
+                said, wished = 0, wanted.get("ready", 1)
+                while said < wished:
                     line = _line(process)
-                    assert "READY" in line, f"{name(path)} said {line!r}"
-                pid = int(line.partition("READY")[2].strip() or pid)
+                    said += line.count("READY")  # two may say it in one line
+                    assert "READY" in line or line == "\n", f"{name(path)} said {line!r}"
+                    asked = re.search(r"READY (\d+)", line)
+                    pid = int(asked[1]) if asked else pid
             time.sleep(wanted.get("settle_seconds", 0.2))  # between the word and the deed
             yield pid
         finally:
