@@ -92,8 +92,8 @@ def _from_row(rates: Sequence[float], step: int, schedule: Mapping[str, Any]) ->
     elif expected is not None and not _on_schedule(rates, step, schedule):
         yield Note(
             cause="lr-off-schedule",
-            summary=f"LR {rates[0]:.3g} at step {step:,} is not what the declared schedule asks for: "
-            f"{expected:.3g}.",
+            summary=f"LR {_short(rates[0])} at step {step:,} is not what the declared schedule asks for: "
+            f"{_short(expected)}.",
             evidence=(f"schedule: {', '.join(f'{name} {value}' for name, value in schedule.items())}",),
         )
     elif (
@@ -183,13 +183,21 @@ def _warmup_note(found: Rate) -> Note:
     expected = found.peak * max(1, found.step) / found.warmup
     return Note(
         cause="lr-warmup",
-        summary=f"LR {found.rate:.3g} is step {found.step:,} of a {found.warmup:,.0f}-step warm-up to "
-        f"{found.peak:.3g}, as configured: it gets there at step {found.warmup:,.0f}.",
+        summary=f"LR {_short(found.rate)} is step {found.step:,} of a {found.warmup:,.0f}-step warm-up to "
+        f"{_short(found.peak)}, as configured: it gets there at step {found.warmup:,.0f}.",
         evidence=(
             f"{found.peak:.3g} * {found.step:,} / {found.warmup:,.0f} = {expected:.3g}",
             f"from {found.source}",
         ),
     )
+
+
+def _short(rate: float) -> str:
+    """2e-4, 1.25e-5: as configurations have it."""
+    if rate == 0 or rate >= 0.01 or not math.isfinite(rate):
+        return f"{rate:.3g}"
+    mantissa, _, power = f"{rate:.2e}".partition("e")
+    return f"{float(mantissa):g}e{int(power)}"
 
 
 def loss(scene: Scene) -> Iterator[Note]:

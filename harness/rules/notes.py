@@ -42,11 +42,11 @@ def log_buffered(scene: Scene) -> Iterator[Note]:
         if size is not None and size > 0:
             continue
         name = say.short(process, out.target)
-        what = f"{name} is empty because stdout is a file" if size == 0 else "Its output goes into a pipe"
+        what = f"{name} is empty because stdout is a file" if size == 0 else "stdout is a pipe"
         yield Note(
             cause="log-buffered",
-            summary=f"{what}, and Python holds up to 8 KB of it back: what it printed may not be there yet. "
-            "Next time: python -u",
+            summary=f"{what} and Python holds up to 8 KB back: what was printed may not be there yet. "
+            "python -u",
             evidence=(f"stdout is a {out.kind}", "neither -u nor PYTHONUNBUFFERED is set"),
         )
         return
@@ -80,9 +80,9 @@ def tokenizer_warning(scene: Scene) -> Iterator[Note]:
     whose = ", of an earlier run," if old else ""
     yield Note(
         cause="tokenizer-warning",
-        summary=f"{name}{whose} warns of a token sequence that is too long{f' {sizes[0]}' if sizes else ''}. "
-        "That is the tokenizer's remark on one document; a trainer that packs or cuts its sequences never "
-        "feeds it whole. Truncating to silence it throws text away.",
+        summary=f"{name}{whose} warns of a sequence that is too long{f' {sizes[0]}' if sizes else ''}: "
+        "harmless where documents are packed or cut before the model sees them. Truncating to silence it "
+        "loses text.",
         evidence=(line.text,),
     )
 
@@ -191,6 +191,17 @@ def _unbuffered(process: ProcessView) -> bool:
 def _ago(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
-    if seconds < 7200:
+    if seconds < 5400:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 172800 else f"{seconds / 86400:.0f} days"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return (
+        f"{hours} h {minutes} min"
+        if hours < 24
+        else f"{seconds / 3600:.0f} h"
+        if hours < 48
+        else _days(seconds)
+    )
+
+
+def _days(seconds: float) -> str:
+    return f"{seconds / 86400:.0f} days"

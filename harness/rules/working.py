@@ -107,13 +107,21 @@ def _advancing(scene: Scene, chain: Chain, found: Progress) -> Finding:
             counter.words,
             *_loops_around(around),
             *_reads_back(scene, counter),
+            *_gpus(scene, found.thread.process),
         ],
         wait=dataclasses.replace(wait, user=frame),
         next_steps=[
             "replace the loop by one vectorised operation, or wait",
-            f"be told when it stands still: harness watch {scene.view.case.target.pid}",
+            *_watch(scene),
         ],
     )
+
+
+def _watch(scene: Scene) -> list[str]:
+    target = scene.view.case.target
+    if isinstance(target.run_dir, Reading):
+        return []  # somebody watches it already
+    return [f"be told when it stands still: harness watch {target.pid}"]
 
 
 def _adds_up(around: tuple[rounds.Round, ...], seconds: float | None) -> str:
@@ -166,6 +174,21 @@ def _reads_back(scene: Scene, counter: Counter) -> list[str]:
     if not calls:
         return []
     return [f"it calls .{calls[0]}() in every round: on a GPU each such call waits for the device"]
+
+
+def _gpus(scene: Scene, process: ProcessView) -> list[str]:
+    """How busy the GPUs are that this process holds memory of."""
+    found = scene.view.case.gpus
+    mine = [
+        each
+        for each in (found.value if isinstance(found, Reading) else ())
+        if isinstance(each.processes, Reading) and any(one.pid == process.pid for one in each.processes.value)
+    ]
+    return [
+        f"GPU {each.index} is {each.utilization_ratio.value:.0%} busy"
+        for each in mine
+        if isinstance(each.utilization_ratio, Reading)
+    ]
 
 
 def _file(frame: Frame) -> str:
@@ -230,7 +253,7 @@ def compiling(scene: Scene) -> Iterator[Finding]:
             chain,
             "slow",
             "compiling",
-            0.88,
+            0.93,
             f"It compiles: {what}.",
             evidence=[
                 f"{working:.1f} CPUs in use by it and its children",
@@ -240,6 +263,26 @@ def compiling(scene: Scene) -> Iterator[Finding]:
                 "the first step with new shapes compiles; later ones do not. TORCH_LOGS=recompiles tells"
             ],
         )
+
+
+def works(scene: Scene, process: ProcessView) -> str:
+    """What shows that a subprocess, or one below it, advances; nothing where none is seen to."""
+    seconds = scene.view.elapsed_seconds
+    for each in (process, *descendants(process)):
+        if each.main is not None and each.main.python_frames:
+            chain = scene.chain(each.main)
+            found = progress(scene, chain)
+            if found is not None:
+                return f"in pid {each.pid} {found.words}"
+            spins = _spinning(scene, chain) if chain.end.kind == "busy" else None
+            if spins is not None and spins.state != "hung":
+                return f"pid {each.pid} uses {_cpu(each) * 100:.0f} % of a CPU, at other lines each time"
+        elif _cpu(each) >= IDLE_CORES:
+            # No Python: that it uses a CPU is all that can be seen.
+            return f"pid {each.pid} uses {_cpu(each) * 100:.0f} % of a CPU"
+        elif seconds > 0 and _io_rate(scene, each) >= _MUCH_IO_BYTES_PER_SECOND:
+            return f"pid {each.pid} moves {_io_rate(scene, each) / 1e6:.1f} MB a second"
+    return ""
 
 
 def slow_io(scene: Scene) -> Iterator[Finding]:
