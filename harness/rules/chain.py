@@ -269,7 +269,7 @@ class Scene:
     def _offloaded(self, wait: Wait) -> Edge:
         """An idle loop whose program runs something in a thread of an executor, and serves nobody."""
         process = wait.thread.process
-        if connected(process, "LISTEN"):
+        if connected(process, "LISTEN") and process.rank is None:
             return Edge()
         for thread in process.threads:
             offloaded = thread is not wait.thread and thread.frame_in("_worker", module="futures/thread.py")

@@ -328,6 +328,9 @@ def moved(where: str) -> Callable[[Program, random.Random], Program | None]:
         in_process = where in ("fork", "spawn", "process-pool")
         if in_process and (ranked or program.truth.get("stdin") or program.says("atexit")):
             return None
+        # An idle loop in a process that listens may be a server's, which what it runs beside says nothing of.
+        if where == "to-thread" and program.says(r"create_server|\.listen\(") and not ranked:
+            return None
         progresses = {"healthy", "slow"} & set(_several(program.truth["state"]))
         if where == "thread-beside" and (ranked or progresses):
             return None
