@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
-from harness.rules import say
+from harness.rules import say, working
 from harness.rules.chain import connected, descendants
 from harness.rules.progress import progress
 
@@ -171,7 +171,7 @@ def file_locks(scene: Scene) -> Iterator[Finding]:
 
 
 def children(scene: Scene) -> Iterator[Finding]:
-    """child-wait: a subprocess that does not end."""
+    """child-wait: a subprocess that does not end; slow where it is seen to work."""
     for chain, wait in ends(scene, "child"):
         process = wait.thread.process
         call = wait.thread.syscall
@@ -189,15 +189,17 @@ def children(scene: Scene) -> Iterator[Finding]:
                     )
                 elif does.kind != "unseen":
                     facts.append(f"pid {below.pid} waits for {say.waits_for(does)}{_of_pipe(below, process)}")
+        works = working.works(scene, child) if child is not None else ""
         yield say.finding(
             scene,
             chain,
-            "hung",
+            "slow" if works else "hung",
             "child-wait",
             0.9 if child is not None else 0.7,
             f"{say.who(wait.thread)} waits for its subprocess "
-            f"{say.commands(child) if child else ''}, at {say.place(wait.user)}.",
-            evidence=facts,
+            f"{say.commands(child) if child else ''}, at {say.place(wait.user)}"
+            + (f"; it works: {works}." if works else "."),
+            evidence=[*facts, works],
             next_steps=[
                 f"harness diagnose {child.pid}" if child else "see which child it should be",
                 "give the call a timeout",
