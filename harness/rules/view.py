@@ -13,13 +13,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness import frames as code
-from harness.evidence import Reading, Running, Syscall
+from harness.evidence import Reading
+from harness.rules import calls
 from harness.views import rates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from harness.evidence import Case, Frame, Process, Stacks, ThreadSample, ThreadStack
+    from harness.evidence import Case, Frame, Process, Stacks, Syscall, ThreadSample, ThreadStack
     from harness.findings import Role
 
 # A process that never called exec after its fork (include/linux/sched.h).
@@ -93,11 +94,7 @@ class ThreadView:
     @cached_property
     def syscalls(self) -> tuple[Syscall | None, ...]:
         """The system call in each sample that shows one; None where the thread ran on a CPU."""
-        return tuple(
-            None if isinstance(sample.syscall.value, Running) else sample.syscall.value
-            for sample in self.samples
-            if sample is not None and isinstance(sample.syscall, Reading)
-        )
+        return tuple(calls.standing(self.samples))
 
     @property
     def syscall(self) -> Syscall | None:

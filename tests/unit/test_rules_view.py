@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness import bundle
+from harness.evidence import Reading, Syscall, ThreadSample
+from harness.rules import calls
 from harness.rules.view import View
 from tests.support.env import REPOSITORY
 
@@ -60,3 +64,30 @@ def test_what_was_not_seen_is_none():
     assert process.threads == ()
     assert process.main is None
     assert found.elapsed_seconds == 0.0
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [("hrtimer_nanosleep", "clock_nanosleep"), ("futex_do_wait", "futex"), ("poll_schedule_timeout", "poll")],
+)
+def test_a_wait_that_a_pause_restarted_is_still_told_by_where_the_kernel_sleeps(where, name):
+    restarted = Syscall(number=219, name="restart_syscall", arguments=(7, 1, 0, 0, 0, 0))
+    assert [call.name for call in calls.standing([_asleep(restarted, where)])] == [name]
+
+
+def test_a_wait_that_our_own_pause_restarted_is_the_one_before():
+    first = Syscall(number=230, name="clock_nanosleep", arguments=(1, 1, 0, 0, 0, 0))
+    then = Syscall(number=219, name="restart_syscall", arguments=(1, 1, 9, 0, 0, 0))
+    assert list(calls.standing([_asleep(first, ""), _asleep(then, "")])) == [first, first]
+
+
+def _asleep(call, where):
+    return ThreadSample(
+        tid=1,
+        name="python",
+        state="S",
+        user_ticks=0,
+        system_ticks=0,
+        syscall=Reading(value=call),
+        wchan=Reading(value=where),
+    )
