@@ -13,7 +13,6 @@ pystack is no dependency of the project: pip install -c constraints.txt 'trainin
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import hashlib
 import itertools
@@ -39,41 +38,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.support import load, report, table
 from tests.support import variants, zoo
 from tests.support.env import clean_env
+from tests.support.stepping import stepping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 _OTHER_SECONDS = 10.0
 _LATE_SECONDS = 0.1
 _LATE = zoo.ZOO / "torchrun_late.py"
-
-# A training that notes when each of its steps ended; with torch where it is there.
-_STEPS = """
-import array, sys, threading, time
-path, kind = sys.argv[1:3]
-ended = open(path, "ab", buffering=0)
-if kind == "torch":
-    import torch
-    torch.set_num_threads(1)
-    model = torch.nn.Sequential(*[torch.nn.Linear(256, 256) for _ in range(8)])
-    optimizer = torch.optim.AdamW(model.parameters())
-def step():
-    if kind == "torch":
-        model(torch.ones(256, 256)).square().mean().backward()
-        optimizer.step()
-    else:
-        total = 0
-        for value in range(100_000):
-            total += value ^ 5
-def train(steps):
-    for number in range(steps):
-        step()
-        ended.write(array.array("d", [time.monotonic()]).tobytes())
-for _ in range(2):
-    threading.Thread(target=threading.Event().wait, daemon=True).start()
-print("READY", flush=True)
-train(10**9)
-"""
 
 
 @dataclass(frozen=True)
@@ -455,57 +427,28 @@ def _timed(what: str, seconds: list[float], limit: float) -> tuple[object, ...]:
     return what, len(seconds), f"{median:.2f}", f"{max(seconds):.2f}", f"≤ {limit:.0f} s"
 
 
-@contextlib.contextmanager
-def stepping(kind: str) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], list[float]]]]:
-    """A healthy training, and the moments at which its steps ended."""
-    with tempfile.TemporaryDirectory(prefix="steps-") as folder:
-        program, ended = Path(folder) / "training.py", Path(folder) / "ended"
-        program.write_text(_STEPS)
-        process = subprocess.Popen(
-            [sys.executable, str(program), str(ended), kind],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            env=clean_env(),
-            start_new_session=True,
-        )
-
-        def moments() -> list[float]:
-            data = ended.read_bytes()
-            return list(memoryview(data[: len(data) // 8 * 8]).cast("d"))
-
-        try:
-            assert process.stdout is not None
-            process.stdout.readline()
-            yield process, moments
-        finally:
-            process.kill()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
-
-
 def part_pause(args: argparse.Namespace) -> list[str]:
     kinds = ["python"] if zoo.needs.check("torch") else ["python", "torch"]
     count = 3 if args.quick else 10
     rows, worst = [], 0
     for kind in kinds:
-        with stepping(kind) as (process, moments):
+        with stepping(kind) as training:
             time.sleep(2.0)
             for diagnosed in (False, True):
                 late, lost = [], []
-                usual = statistics.median(_lengths(moments())[5:])
+                usual = statistics.median(_lengths(training.moments())[5:])
                 for _ in range(count):
                     begin = time.monotonic()
                     if diagnosed:
-                        zoo.diagnose(process.pid)
+                        zoo.diagnose(training.pid)
                     else:
                         time.sleep(2.0)
-                    end = time.monotonic() + usual
-                    time.sleep(0.3)
+                    time.sleep(0.3)  # the step in which it ended
+                    moments = training.moments()
                     over = [
                         length - usual
-                        for length, when in zip(_lengths(moments()), moments()[1:], strict=False)
-                        if begin <= when <= end
+                        for length, when in zip(_lengths(moments), moments[1:], strict=False)
+                        if begin <= when
                     ]
                     late.append(sum(each > _LATE_SECONDS for each in over))
                     lost.append(max(over, default=0.0))
@@ -542,11 +485,11 @@ def part_kill(args: argparse.Namespace) -> list[str]:
     chance, count = random.Random(args.seed), 10 if args.quick else 50
     harmed: list[str] = []
     waited = []
-    with stepping("python") as (process, moments):
-        usual = zoo.diagnose(process.pid)[2]
+    with stepping() as training:
+        usual = zoo.diagnose(training.pid)[2]
         for number in range(count):
             look = subprocess.Popen(
-                [sys.executable, "-m", "harness", "diagnose", str(process.pid)],
+                [sys.executable, "-m", "harness", "diagnose", str(training.pid)],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=clean_env(),
@@ -557,12 +500,12 @@ def part_kill(args: argparse.Namespace) -> list[str]:
             look.send_signal(signal.SIGKILL)
             look.wait()
             killed = time.monotonic()
-            problem = _harm(process, moments, killed)
+            problem = training.harm()
             waited.append(time.monotonic() - killed)
             if problem:
                 harmed.append(f"killed after {moment:.2f} s: {problem}")
             print(f"{number + 1}/{count}: {problem or 'unharmed'}", file=sys.stderr, flush=True)
-            if process.poll() is not None:
+            if training.process.poll() is not None:
                 break
     rows = [
         ("killed with SIGKILL", f"{len(waited)} times, within {usual:.1f} s"),
@@ -576,30 +519,6 @@ def part_kill(args: argparse.Namespace) -> list[str]:
         ),
     ]
     return [table(("", "value"), rows), "", *(f"- {each}" for each in harmed), "To reach: every time."]
-
-
-def _harm(process: subprocess.Popen[bytes], moments: Callable[[], list[float]], since: float) -> str:
-    """What is not as before, after what a py-spy left behind may take to end."""
-    before = len(moments())
-    problem = "not looked at"
-    while time.monotonic() < since + 15.0:
-        if process.poll() is not None:
-            return f"ended with {process.returncode}"
-        status = dict(
-            line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
-        )
-        state, tracer = status["State"].split()[0], int(status["TracerPid"])
-        threads = {
-            path.read_text().rpartition(")")[2].split()[0]
-            for path in Path(f"/proc/{process.pid}/task").glob("*/stat")
-        }
-        stopped = {"T", "t"} & {state, *threads}
-        problem = "stopped" if stopped else f"traced by {tracer}" if tracer else ""
-        if not problem and len(moments()) > before + 2:
-            return ""
-        problem = problem or "does not step"
-        time.sleep(0.02)
-    return problem
 
 
 def _share(each: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support import zoo
 from tests.support.env import clean_env
+from tests.support.stepping import stepping
 from tests.support.victims import running
 
 pytestmark = pytest.mark.needs("py-spy")
@@ -98,17 +100,17 @@ def test_it_ends_at_its_deadline_whatever_the_target_does():
 
 
 def test_killed_in_the_middle_it_leaves_the_target_running():
-    with running("counts_slowly") as victim:
-        for delay in (0.5, 0.8, 1.1, 1.4):
-            command = [sys.executable, "-m", "harness", "diagnose", str(victim.pid)]
+    chance = random.Random(4)
+    with stepping() as training:
+        for _ in range(6):
+            command = [sys.executable, "-m", "harness", "diagnose", str(training.pid)]
             look = subprocess.Popen(
                 command, env=clean_env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
-            time.sleep(delay)
+            time.sleep(chance.uniform(0.2, 2.0))
             look.send_signal(signal.SIGKILL)
             look.wait()
-        assert victim.process.poll() is None
-        zoo.wait_until_running(victim.pid)
+            assert training.harm() == ""
 
 
 @pytest.mark.needs("root")

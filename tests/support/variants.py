@@ -297,7 +297,7 @@ _MOVED = {
     "thread": "import threading as _threading\n_moved = _threading.Thread(target={entry}, name='moved')\n"
     "_moved.start()\n_moved.join()",
     "thread-polled": "import threading as _threading\n"
-    "_moved = _threading.Thread(target={entry}, name='moved', daemon=True)\n"
+    "_moved = _threading.Thread(target={entry}, name='moved')\n"
     "_moved.start()\nwhile _moved.is_alive():\n    _moved.join(0.5)",
     "thread-beside": "import threading as _threading\nimport time as _time\n"
     "def work_on(steps):\n    for step in range(steps):\n        _time.sleep(0.05)\n"
