@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from harness import frames as code
 from harness.evidence import Reading
+from harness.rules import lockfiles
 
 if TYPE_CHECKING:
     from harness.evidence import Descriptor, Frame, Socket, Syscall
@@ -165,9 +166,17 @@ def wait_of(thread: ThreadView, sources: Sources) -> Wait:
         return Wait(kind=signature.kind, thread=thread, user=user, frame=frame)
     if working:
         return Wait(kind="busy", thread=thread, user=user)
+    if signature is not None and _takes_its_lock(thread):
+        return Wait(kind="lock", thread=thread, user=user, frame=frame, on="the lock inside it")
     if signature is not None:
         return _described(signature.kind, thread, user, frame)
     return _by_syscall(thread, user, sources)
+
+
+def _takes_its_lock(thread: ThreadView) -> bool:
+    """Whether it waits for the lock within a queue, an event or a condition, and not yet for what is in it."""
+    inner = thread.python_frames[0]
+    return inner.function in ("__enter__", "_acquire_restore") and inner.file.endswith("/threading.py")
 
 
 def is_busy(thread: ThreadView) -> bool:
@@ -211,7 +220,7 @@ def _by_syscall(thread: ThreadView, user: Frame | None, sources: Sources) -> Wai
     if call.name == "futex":
         return _described(_futex(call, user, sources, thread), thread, user, None)
     if call.name in _SLEEPS or (call.name in ("select", "pselect6") and not any(call.arguments[:4])):
-        return Wait(kind="sleep", thread=thread, user=user, on=statement)
+        return _sleep(thread, user, sources, statement)
     if call.name in ("wait4", "waitid"):
         return Wait(kind="child", thread=thread, user=user, on=statement)
     if call.name == "vfork":
@@ -232,6 +241,19 @@ def _by_syscall(thread: ThreadView, user: Frame | None, sources: Sources) -> Wai
     if call.name in ("pause", "rt_sigsuspend", "rt_sigtimedwait"):
         return Wait(kind="signal", thread=thread, user=user, on="a signal")
     return Wait(kind="native", thread=thread, user=user, on=_kernel_words(thread))
+
+
+def _sleep(thread: ThreadView, user: Frame | None, sources: Sources, statement: str) -> Wait:
+    call = thread.syscall
+    in_native = call is not None and lockfiles.is_native_sleep(call)
+    file = lockfiles.contended(thread)
+    if (in_native and file is not None) or lockfiles.polled(thread, user, sources):
+        return Wait(kind="file-lock", thread=thread, user=user, descriptor=file)
+    if in_native and user is not None and user is thread.python_frames[0] and "sleep" not in statement:
+        return Wait(
+            kind="native", thread=thread, user=user, on=f"a sleep in native code, {_kernel_words(thread)}"
+        )
+    return Wait(kind="sleep", thread=thread, user=user, on=statement)
 
 
 def _futex(call: Syscall, user: Frame | None, sources: Sources, thread: ThreadView) -> Kind:

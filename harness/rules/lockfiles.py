@@ -1,0 +1,62 @@
+"""Waits for a lock file that look like sleep: loops that try it again, and C libraries that do (SQLite).
+
+A loop tells by its source what it tries; the kernel's table of locks tells of an open file that another
+process has locked. Not covered: blocking calls (flock, lockf), libraries with files of their own (`waits`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from harness.evidence import Reading
+
+if TYPE_CHECKING:
+    from harness.evidence import Descriptor, Frame, Syscall
+    from harness.rules.source import Sources
+    from harness.rules.view import ThreadView
+
+_TRIES = re.compile(
+    r"""\b(flock|lockf|LOCK_NB|LOCK_EX|O_EXCL|FileExistsError|BlockingIOError)\b
+    |["'][^"'\n]*\.(lock|lck|pid)["']
+    |\b\w*(lock_?(file|path|dir|name)|(file|path|dir)_?lock)\b
+    |\b(try|take|get|acquire|check|wait_for|is|has)_?(the_)?(file_?)?lock(ed)?\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
+# A lock of this process's own threads is asked for by one of these.
+_OF_THREADS = re.compile(r"\.(acquire|locked)\(")
+
+
+def polled(thread: ThreadView, user: Frame | None, sources: Sources) -> bool:
+    """Whether the loop that a sleep stands in, or the function around it, tries a lock file."""
+    if user is None:
+        return False
+    loops = sources.loops(user)
+    if not loops:
+        return False
+    text = sources.text(user)
+    return bool(_TRIES.search(text)) and (not _OF_THREADS.search(text) or contended(thread) is not None)
+
+
+def contended(thread: ThreadView) -> Descriptor | None:
+    """An open file of its process that another process has locked."""
+    process = thread.process
+    locks, found = process.view.case.locks, process.process.descriptors
+    if not isinstance(locks, Reading) or not isinstance(found, Reading):
+        return None
+    theirs = {each.inode for each in locks.value if not each.waiting and each.pid not in (process.pid, -1)}
+    return next(
+        (
+            each
+            for each in found.value
+            if each.kind == "file" and isinstance(each.inode, Reading) and each.inode.value in theirs
+        ),
+        None,
+    )
+
+
+def is_native_sleep(call: Syscall) -> bool:
+    """Whether C code sleeps: Python sleeps on the monotonic clock until a moment, C by CLOCK_REALTIME."""
+    if call.name == "nanosleep":
+        return True
+    return call.name == "clock_nanosleep" and call.arguments[:2] == (0, 0)
