@@ -269,11 +269,13 @@ class Scene:
     def _offloaded(self, wait: Wait) -> Edge:
         """An idle loop whose program runs something in a thread of an executor, and serves nobody."""
         process = wait.thread.process
-        if connected(process, "LISTEN") and process.rank is None:
-            return Edge()
+        # What a server runs beside its loop says nothing of what it waits for; ranks listen as well.
+        serves = connected(process, "LISTEN") and process.rank is None
         for thread in process.threads:
             offloaded = thread is not wait.thread and thread.frame_in("_worker", module="futures/thread.py")
-            if offloaded and user_frames(thread):
+            if not offloaded or not user_frames(thread):
+                continue
+            if not serves or self.wait(thread).kind in ("collective", "rendezvous"):
                 return Edge(to=thread, fact=f"{thread.name} runs what the event loop gave to an executor")
         return Edge()
 
