@@ -427,6 +427,7 @@ class Artifact:
     path: str
     size_bytes: int
     modified_wall_seconds: float
+    inode: Piece[int] = Missing(reason="unavailable", detail="not recorded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

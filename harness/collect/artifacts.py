@@ -89,6 +89,7 @@ def _walk(folder: Path, budget: int) -> Iterator[Artifact | None]:
                             path=entry.path,
                             size_bytes=facts.st_size,
                             modified_wall_seconds=facts.st_mtime,
+                            inode=Reading(value=facts.st_ino),
                         )
         except OSError:
             continue

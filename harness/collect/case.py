@@ -127,7 +127,7 @@ def collect(
         processes=processes,
         samples=tuple(samples),
         pipes=piece(functools.partial(descriptors.pipes, look.proc, look.inodes("pipe")), look.deadline, 1.0),
-        locks=look.locks(),
+        locks=look.locks(found),
         pressure=piece(look.pressure, look.deadline, 0.5),
         run=piece(lambda: records.run_json(look.run_dir, look.owners()), look.deadline, 0.5),
         log=look.log(),
@@ -309,9 +309,14 @@ class _Look:
             if each.kind in kinds and isinstance(each.inode, Reading)
         }
 
-    def locks(self) -> Piece[tuple[FileLock, ...]]:
-        """File locks of the tree and on its files."""
+    def locks(self, near: Piece[tuple[Artifact, ...]]) -> Piece[tuple[FileLock, ...]]:
+        """File locks of the tree, on its files, and on the lock files that lie beside it."""
         pids, inodes = set(self._ladders), self.inodes("file")
+        inodes |= {
+            each.inode.value
+            for each in (near.value if isinstance(near, Reading) else ())
+            if each.kind == "lock" and isinstance(each.inode, Reading)
+        }
         return piece(lambda: locks.concerning(self.proc, pids, inodes), self.deadline, 0.5)
 
     def traffic(self) -> Piece[tuple[Traffic, ...]]:

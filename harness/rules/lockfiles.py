@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from harness.evidence import Reading
+from harness.evidence import Missing, Reading
 
 if TYPE_CHECKING:
-    from harness.evidence import Descriptor, Frame, Syscall
+    from harness.evidence import Descriptor, FileLock, Frame, Piece, Syscall
     from harness.rules.source import Sources
-    from harness.rules.view import ThreadView
+    from harness.rules.view import ThreadView, View
+    from harness.rules.waits import Wait
 
 _TRIES = re.compile(
     r"""\b(flock|lockf|LOCK_NB|LOCK_EX|O_EXCL|FileExistsError|BlockingIOError)\b
@@ -53,6 +54,33 @@ def contended(thread: ThreadView) -> Descriptor | None:
         ),
         None,
     )
+
+
+def file_of(view: View, wait: Wait) -> tuple[str, Piece[int]]:
+    """The lock file that a wait is for, and its inode: the open one, else one nearby that others locked."""
+    if wait.descriptor is not None:
+        return wait.descriptor.target, wait.descriptor.inode
+    found = view.case.artifacts
+    for each in found.value if isinstance(found, Reading) else ():
+        if each.kind == "lock" and any(
+            lock.pid != wait.thread.process.pid for lock in holders(view, each.inode)
+        ):
+            return each.path, each.inode
+    return "", Missing(reason="unavailable", detail="the wait names no file")
+
+
+def holders(view: View, inode: Piece[int]) -> list[FileLock]:
+    """The locks on a file that are held, and not waited for."""
+    locks = view.case.locks
+    if not isinstance(locks, Reading) or not isinstance(inode, Reading):
+        return []
+    return [each for each in locks.value if each.inode == inode.value and not each.waiting]
+
+
+def near(view: View) -> list[str]:
+    """The lock files that lie beside the process."""
+    found = view.case.artifacts
+    return [each.path for each in found.value if each.kind == "lock"] if isinstance(found, Reading) else []
 
 
 def is_native_sleep(call: Syscall) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
-from harness.rules import say, working
+from harness.rules import lockfiles, say, working
 from harness.rules.chain import connected, descendants
 from harness.rules.progress import progress
 
@@ -133,23 +133,16 @@ def pipes(scene: Scene) -> Iterator[Finding]:
 def file_locks(scene: Scene) -> Iterator[Finding]:
     """file-lock: a lock file that someone holds, or nobody any more."""
     for chain, wait in ends(scene, "file-lock"):
-        target = wait.descriptor.target if wait.descriptor else ""
-        inode = wait.descriptor.inode if wait.descriptor else None
-        locks = scene.view.case.locks
-        holders = [
-            each
-            for each in (locks.value if isinstance(locks, Reading) else ())
-            if isinstance(inode, Reading) and each.inode == inode.value and not each.waiting
+        target, inode = lockfiles.file_of(scene.view, wait)
+        held = [
+            f"pid {each.pid} holds it ({each.kind})"
+            for each in lockfiles.holders(scene.view, inode)
+            if each.pid != wait.thread.process.pid
         ]
-        near = [] if target else _lock_files(scene)
+        near = [] if target else lockfiles.near(scene.view)
         facts = (
             [f"the lock file is {target}"] if target else [f"a lock file lies at {path}" for path in near[:3]]
         )
-        held = [
-            f"pid {each.pid} holds it ({each.kind})"
-            for each in holders
-            if each.pid != wait.thread.process.pid
-        ]
         if held:
             facts += held
         elif not target:
@@ -312,8 +305,3 @@ def _of_pipe(process: ProcessView, reader: ProcessView) -> str:
         if pipe.inode == written.inode.value and any(each.pid == reader.pid for each in pipe.ends):
             return f": the pipe is full, and pid {reader.pid}, which waits for it, does not read it"
     return ""
-
-
-def _lock_files(scene: Scene) -> list[str]:
-    found = scene.view.case.artifacts
-    return [each.path for each in found.value if each.kind == "lock"] if isinstance(found, Reading) else []

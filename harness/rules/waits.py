@@ -174,7 +174,7 @@ def wait_of(thread: ThreadView, sources: Sources) -> Wait:
 
 
 def _takes_its_lock(thread: ThreadView) -> bool:
-    """Whether it waits for the lock within a queue, an event or a condition, and not yet for what is in it."""
+    """Whether it waits for the lock within a queue, an event or a condition: not yet for what is in it."""
     inner = thread.python_frames[0]
     return inner.function in ("__enter__", "_acquire_restore") and inner.file.endswith("/threading.py")
 
