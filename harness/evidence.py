@@ -127,6 +127,8 @@ class Cgroup:
     throttled_seconds: Piece[float]
     frozen: Piece[bool]
     pressure: Piece[tuple[Pressure, ...]]
+    # Of `throttled_periods`, how many there were at all.
+    periods: Piece[int] = Missing(reason="unavailable", detail="not recorded")
 
 
 DescriptorKind: TypeAlias = Literal[

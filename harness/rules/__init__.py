@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness.evidence import Missing, Reading
 from harness.findings import Diagnosis, Finding, Unchecked
-from harness.rules import endings, inside, learning, notes, outside, ranks, say, working
+from harness.rules import endings, inside, learning, limits, notes, outside, ranks, say, working
 from harness.rules.chain import Scene
 from harness.rules.view import View
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from harness.evidence import Case, Piece
     from harness.findings import Note
+    from harness.rules.view import ProcessView
 
 # Below this a finding is a guess, and is not made a verdict.
 CARRIES = 0.55
@@ -49,7 +50,8 @@ RULES: tuple[Rule, ...] = (
     Rule(judge=endings.exited, causes=("exited",)),
     Rule(judge=endings.stopped, causes=("stopped",)),
     Rule(judge=endings.disk_wait, causes=("disk-wait",)),
-    Rule(judge=endings.memory_pressure, causes=("memory-pressure",), verified=False),
+    Rule(judge=limits.throttled, causes=("memory-pressure",)),
+    Rule(judge=limits.memory_pressure, causes=("memory-pressure",), verified=False),
     Rule(judge=endings.interpreter_exit, causes=("interpreter-exit",)),
     Rule(judge=ranks.collectives, causes=("collective-mismatch", "collective-straggler", "rank-dead")),
     Rule(judge=ranks.rendezvous, causes=("rendezvous-wait",)),
@@ -132,30 +134,53 @@ def _unknown(scene: Scene) -> Finding:
     """What was seen, though it does not carry a verdict."""
     evidence = []
     for chain in scene.chains[:4]:
-        for wait in chain.waits[:3]:
+        for wait in [each for each in chain.waits if each.kind != "unseen"][:3]:
             at = f" at {say.place(wait.user)}" if wait.user is not None else ""
             evidence.append(f"{say.who(wait.thread)} waits for {say.waits_for(wait)}{at}")
-        evidence += [*chain.facts, *say.stillness(scene, chain.end.thread)]
+        if chain.end.kind != "unseen":
+            evidence += [*chain.facts, *say.stillness(scene, chain.end.thread)]
     for process in scene.subjects[:4]:
-        main = process.main
-        if main is not None and not main.frames:
-            call = f", in the system call {main.syscall.name}" if main.syscall is not None else ""
-            evidence.append(f"pid {process.pid} is in state {process.state}{call}")
+        if process.main is None or not process.main.frames:
+            evidence += _from_outside(process)
+    denied = next((each for each in not_checked(scene.view.case) if each.what == "Python stacks"), None)
+    remedies = denied.detail.partition(". ")[2].split("; ") if denied and denied.reason == "denied" else []
+    again = ("look again, longer: --samples 8 --duration 6", "let it look into C code: --native always")
     return Finding(
         state="unknown",
         cause="unknown",
         confidence=0.0,
-        summary="What could be seen does not tell why.",
+        summary="What could be seen does not tell why."
+        if not remedies
+        else "Without a look into its Python there is no telling why.",
         blame=next(
             (say.blame(each.end.thread, each.end.user) for each in scene.chains if each.end.user is not None),
             None,
         ),
         evidence=tuple(evidence),
-        next_steps=(
-            "look again, longer: --samples 8 --duration 6",
-            "let it look into C code: --native always",
-        ),
+        next_steps=tuple(f"to allow it: {each}" for each in remedies) or again,
     )
+
+
+def _from_outside(process: ProcessView) -> list[str]:
+    """What /proc and the heartbeat tell of a process whose Python cannot be seen."""
+    main = process.main
+    states = "".join(dict.fromkeys(each.state for each in main.samples if each is not None)) if main else ""
+    call = (
+        f", in the system call {main.syscall.name}" if main is not None and main.syscall is not None else ""
+    )
+    names = {"R": "running", "S": "asleep", "D": "asleep in the kernel", "T": "stopped", "Z": "a zombie"}
+    told = " and ".join(names.get(each, each) for each in states or process.state)
+    cpu = f", {process.cpu_cores * 100:.0f} % of a CPU" if process.cpu_cores is not None else ""
+    count = f"{len(process.threads)} thread{'' if len(process.threads) == 1 else 's'}"
+    facts = [f"pid {process.pid}: {told}{call}, {count}{cpu}"]
+    record = process.record
+    if record is not None:
+        step = f", step {record['step']}" if record.get("step") is not None else ""
+        wall = record.get("last_progress_wall_seconds")
+        ago = process.view.case.taken_at_seconds - wall if isinstance(wall, (int, float)) else None
+        when = f", last progress {_age(max(0.0, ago))} ago" if ago is not None else ""
+        facts.append(f"its heartbeat: stage {record.get('stage')}{step}{when}")
+    return facts
 
 
 def not_checked(case: Case) -> Iterator[Unchecked]:
@@ -167,6 +192,11 @@ def not_checked(case: Case) -> Iterator[Unchecked]:
     ]
     for sample in case.samples[-1:]:
         pieces += [("Python stacks", each.stacks) for each in sample.processes]
+        pieces += [
+            ("locals and C frames", Missing(reason="denied", detail=each.stacks.value.limits))
+            for each in sample.processes
+            if isinstance(each.stacks, Reading) and each.stacks.value.method == "faulthandler"
+        ]
         pieces += [
             ("system calls", call.syscall)
             for each in sample.processes

@@ -1,4 +1,4 @@
-"""Processes that are stopped, gone, in the kernel's hands, short of memory, or done but unable to end.
+"""Processes that are stopped, gone, in the kernel's hands, or done but unable to end.
 
 Not covered: ranks that ended while others wait for them (`ranks`), workers that did (`inside`).
 """
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from harness.rules.chain import Scene
     from harness.rules.view import ProcessView
-
-_PRESSED_PERCENT = 20.0
-_THROTTLED_PERCENT = 50.0
 
 
 def exited(scene: Scene) -> Iterator[Finding]:
@@ -119,45 +116,6 @@ def disk_wait(scene: Scene) -> Iterator[Finding]:
         )
 
 
-def memory_pressure(scene: Scene) -> Iterator[Finding]:
-    """memory-pressure: throttled by its control group, or waiting for memory most of the time."""
-    for chain in scene.chains:
-        process = chain.end.thread.process
-        found = process.process.cgroup
-        facts: list[str] = []
-        if isinstance(found, Reading):
-            group = found.value
-            pressures = group.pressure.value if isinstance(group.pressure, Reading) else ()
-            for each in pressures:
-                if each.resource == "memory" and each.full_avg10 >= _PRESSED_PERCENT:
-                    facts.append(
-                        f"its control group stood still for memory {each.full_avg10:.0f} % of the last 10 s"
-                    )
-                if each.resource == "cpu" and each.some_avg10 >= _THROTTLED_PERCENT and _throttled(process):
-                    facts.append(
-                        f"its control group waited for CPU {each.some_avg10:.0f} % of the last 10 "
-                        f"s, throttled"
-                    )
-        pressure = scene.view.case.pressure
-        if isinstance(pressure, Reading):
-            facts += [
-                f"the machine stood still for memory {each.full_avg10:.0f} % of the last 10 s"
-                for each in pressure.value
-                if each.resource == "memory" and each.full_avg10 >= _PRESSED_PERCENT
-            ]
-        if facts:
-            yield say.finding(
-                scene,
-                chain,
-                "slow",
-                "memory-pressure",
-                0.7,
-                "It lacks memory or CPU time: it is throttled or swaps.",
-                evidence=facts,
-                next_steps=["give it more memory, or a smaller batch", "see the limits of its container"],
-            )
-
-
 def interpreter_exit(scene: Scene) -> Iterator[Finding]:
     """interpreter-exit: the program is done, and something keeps the interpreter from ending."""
     for chain in scene.chains:
@@ -211,14 +169,6 @@ def interpreter_exit(scene: Scene) -> Iterator[Finding]:
                 wait=holder,
             ),
         )
-
-
-def _throttled(process: ProcessView) -> bool:
-    found = process.process.cgroup
-    if not isinstance(found, Reading):
-        return False
-    throttled = found.value.throttled_periods
-    return isinstance(throttled, Reading) and throttled.value > 0
 
 
 def _mounts(process: ProcessView) -> list[str]:

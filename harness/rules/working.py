@@ -285,6 +285,12 @@ def works(scene: Scene, process: ProcessView) -> str:
     return ""
 
 
+def spins(scene: Scene, chain: Chain) -> bool:
+    """Whether its end is a loop without an end, seen to turn."""
+    found = _spinning(scene, chain)
+    return found is not None and found.cause == "python-spin"
+
+
 def slow_io(scene: Scene) -> Iterator[Finding]:
     """slow-io: bytes move, and the thread at the end stands in what moves them."""
     seconds = scene.view.elapsed_seconds

@@ -5,15 +5,15 @@ python -m tests.zoo.record [NAME...]
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import shutil
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import codec
-from harness.cli.diagnose import _look as look
+from harness import bundle, codec
 from harness.evidence import Case, Missing, Reading
 from harness.rules import diagnose
 from tests.support import zoo
@@ -21,7 +21,6 @@ from tests.support.env import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 CASES = REPOSITORY / "tests" / "cases"
 PLACE = "/home/user/training"
@@ -29,12 +28,9 @@ PLACE = "/home/user/training"
 
 def record(path: Path) -> bool:
     """One Case, if its verdict is the truth."""
-    with zoo.running(path) as pid:
-        # As the command looks, with native frames where it asks for them.
-        options = argparse.Namespace(
-            pid=pid, samples=4, duration=0.9, native="auto", no_locals=False, deadline=15.0
-        )
-        case = look(options)
+    with zoo.running(path) as pid, tempfile.TemporaryDirectory() as kept:
+        zoo.diagnose(pid, "--out", f"{kept}/case")
+        case = bundle.load(Path(kept, "case"))
     folder = CASES / path.parent.name / path.stem
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
