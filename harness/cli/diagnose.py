@@ -11,6 +11,7 @@ import dataclasses
 import os
 import shutil
 import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -57,6 +58,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report of one file")
     parser.add_argument("--markdown", action="store_true", help="Markdown, for an issue")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep the evidence; see `harness explain`")
+    parser.add_argument(
+        "--run-dir", type=Path, metavar="DIR", help="its run directory, where its environment cannot be read"
+    )
     parser.add_argument("--samples", type=_count, default=4, metavar="N", help="how often to look (4)")
     parser.add_argument(
         "--duration", type=_seconds, default=1.2, metavar="SECONDS", help="over how long (1.2)"
@@ -99,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
 def show(case: Case, diagnosis: Diagnosis, args: argparse.Namespace, *, error: str | None = None) -> None:
     """Print a Diagnosis as asked."""
     from harness.render import as_json, html, markdown, terminal
+    from harness.render.text import single_line
 
     if getattr(args, "html", None) is not None:
         _write(args.html, html.page(case, diagnosis))
@@ -106,14 +111,14 @@ def show(case: Case, diagnosis: Diagnosis, args: argparse.Namespace, *, error: s
         document = as_json.document(case, diagnosis)
         print(as_json.text(as_json.error_document(args.pid, error, document) if error else document))
         return
+    width = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 100
     if getattr(args, "markdown", False):
         lines = markdown.lines(case, diagnosis)
     else:
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        width = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 100
         lines = terminal.screen(case, diagnosis, width=width, colour=colour)
     if error:
-        lines = [error, "", *lines]
+        lines = [*textwrap.wrap(single_line(error), max(30, width), break_on_hyphens=False), "", *lines]
     print("\n".join(lines).encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
@@ -128,14 +133,15 @@ def _look(args: argparse.Namespace) -> Case:
         blocking=not args.no_locals,
         native=args.native == "always",
     )
-    case = collect(args.pid, deadline_seconds=budget, options=options)
+    run_dir = args.run_dir.resolve() if args.run_dir is not None else None
+    case = collect(args.pid, run_dir=run_dir, deadline_seconds=budget, options=options)
     left = budget - (time.monotonic() - started)
     if args.native == "auto" and not args.no_locals and left >= _SECOND_LOOK_SECONDS and case.processes:
         from harness.rules import diagnose
 
         if _asks_for_native(diagnose(case)):
             again = dataclasses.replace(options, samples=2, native=True, gpu=False, interval_seconds=0.5)
-            second = collect(args.pid, deadline_seconds=left - 0.2, options=again)
+            second = collect(args.pid, run_dir=run_dir, deadline_seconds=left - 0.2, options=again)
             return joined(case, second, time.monotonic() - started)
     return case
 
@@ -208,7 +214,8 @@ def _foreign(case: Case, diagnosis: Diagnosis) -> str | None:
     if process is None or any(isinstance(each, Reading) for each in stacks):
         return None
     why = next((each.detail for each in stacks if isinstance(each, Missing)), "no stack was seen")
-    return f"process {process.pid} ({process.name}) shows no Python stack: {why}"
+    # What would open a door that is closed stands in the answer itself.
+    return f"process {process.pid} ({process.name}) shows no Python stack: {why.partition('. ')[0]}"
 
 
 def _refuse(args: argparse.Namespace, message: str, status: int) -> int:

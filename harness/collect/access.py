@@ -27,25 +27,29 @@ class Rights:
 
 
 def why_denied(rights: Rights) -> str:
-    """One line: what stands in the way, and what would open it."""
+    """What stands in the way, a full stop, and what would open it; ways to open it end with semicolons."""
+    grants = (
+        "in Docker: --cap-add SYS_PTRACE; in Kubernetes: securityContext.capabilities.add: [SYS_PTRACE], and "
+        "shareProcessNamespace from another container of the pod"
+    )
+    in_container = f"; {grants}" if rights.in_container else ""
+    if rights.own_uid == 0 and not rights.may_trace_all:
+        also = "" if rights.target_uid == 0 else f"run as uid {rights.target_uid}; "
+        return f"ptrace is denied: we are root, but without the capability SYS_PTRACE. {also}{grants}"
     if rights.own_uid != rights.target_uid and not rights.may_trace_all:
         return (
             f"ptrace is denied: the process belongs to uid {rights.target_uid}, we are uid {rights.own_uid}. "
             "Run as that user or as root"
         )
-    remedy = (
-        "; in Docker: --cap-add SYS_PTRACE, in Kubernetes: securityContext.capabilities.add: [SYS_PTRACE]"
-    )
-    container = remedy if rights.in_container else ""
     if rights.yama_scope and not rights.may_trace_all:
         return (
             f"ptrace is denied: Yama scope {rights.yama_scope} lets only a process's ancestors look at it. "
-            "sudo sysctl kernel.yama.ptrace_scope=0, or run as root, or start it under `harness run`"
-            f"{container}"
+            f"sudo sysctl kernel.yama.ptrace_scope=0; or run as root; or start it under `harness run`"
+            f"{in_container}"
         )
     return (
         "ptrace is denied: the process is not dumpable (it changed its uid or called PR_SET_DUMPABLE), or a "
-        f"seccomp filter or security module forbids it. Run as root{container}"
+        f"seccomp filter or security module forbids it. Run as root{in_container}"
     )
 
 

@@ -159,6 +159,7 @@ class _Look:
         self.errors: list[CollectError] = []
         self._processes: tuple[Process, ...] = ()
         self._ladders: dict[int, Ladder] = {}
+        self._mute: set[int] = set()  # asked for their own traceback, and gave none
         self._rested: dict[int, dict[int, Scheduled]] = {}
         self._py_spy = stacks.find_py_spy() if options.stacks else None
 
@@ -211,7 +212,9 @@ class _Look:
             for stat, found in zip(members, counted, strict=True)
         ]
         if self.options.stacks:
-            dumps = [functools.partial(self._stacks, each, last) for each in samples]
+            # The first says what py-spy could not do; from then on the trainer's own traceback stands in.
+            own = last or bool(self._processes)
+            dumps = [functools.partial(self._stacks, each, own) for each in samples]
             found_stacks = all_of(dumps, self._sampling.left(), width=width)
             samples = [
                 dataclasses.replace(each, stacks=found)
@@ -248,11 +251,11 @@ class _Look:
             stacks=_NOT_ASKED,
         )
 
-    def _stacks(self, sample: ProcessSample, last: bool) -> Piece[Stacks]:
+    def _stacks(self, sample: ProcessSample, own: bool) -> Piece[Stacks]:
         if isinstance(sample.activity, Missing):
             return sample.activity
         found = self._ladders[sample.pid].dump(sample.threads, self._sampling)
-        if last and isinstance(found, Missing) and self.run_dir is not None:
+        if own and isinstance(found, Missing) and self.run_dir is not None and sample.pid not in self._mute:
             return self._own_dump(sample, found)
         return found
 
@@ -270,6 +273,7 @@ class _Look:
         found = piece(ask, self.deadline, 1.5)
         if isinstance(found, Missing):
             self.error("faulthandler", f"pid {sample.pid}: {found.detail}")
+            self._mute.add(sample.pid)  # each answer that does not come costs a second
             return otherwise
         return dataclasses.replace(found, value=dataclasses.replace(found.value, limits=otherwise.detail))
 
@@ -287,7 +291,20 @@ class _Look:
             if self.run_dir is None:
                 named = call(functools.partial(records.run_dir_of, process.environment), 0.3)
                 self.run_dir = None if isinstance(named, Missing) else named
+        if self.run_dir is None and any(isinstance(each.environment, Missing) for each in self._processes):
+            self.run_dir = self._run_dir_near()
         return self._processes
+
+    def _run_dir_near(self) -> Path | None:
+        """Where the environment may not be read: among the runs where we stand, and where the target does."""
+        places = [
+            Path.cwd(),
+            *(Path(each.cwd.value) for each in self._processes if isinstance(each.cwd, Reading)),
+        ]
+        folders = dict.fromkeys(each / "runs" for each in places)
+        starts = {each.pid: each.start_time_ticks for each in self._processes}
+        found = call(functools.partial(records.run_dir_near, folders, starts, self.owners()), 0.5)
+        return None if isinstance(found, Missing) else found
 
     def owners(self) -> set[int]:
         """Whose files may be read: ours, and those of the target's users."""

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import re
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from harness.errors import HarnessError
 from harness.evidence import Frame, Json, Missing, Reading, Stacks, ThreadStack
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from harness.collect.procfs import Proc
 
@@ -104,6 +105,8 @@ def plain(value: object) -> Json:
 _THREAD = re.compile(r"(?:Current thread|Thread) (0x[0-9a-f]+)(?: \[(?P<name>.*)\])?[^:]*:")
 _FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<function>.*)')
 _NOT_TOLD = Missing(reason="unavailable", detail="faulthandler does not tell")
+# The record may be another's making: no signal that means something else is ever sent.
+_TRACEBACK_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 def parse_traceback(text: str) -> tuple[ThreadStack, ...]:
@@ -129,7 +132,7 @@ def faulthandler_stacks(
 ) -> Stacks:
     """Ask the trainer for its own dump, read the new part of its file; NotSeen where it must not be asked."""
     pid, number = int(beat["pid"]), beat.get("traceback_signal")
-    if not number:
+    if number not in _TRACEBACK_SIGNALS:
         raise NotSeen(Missing(reason="unavailable", detail="the trainer registered no faulthandler"))
     proc.same(pid, int(beat["start_time_ticks"]))
     if not parse_signals(proc.status(pid)).catches(int(number)):
@@ -148,11 +151,21 @@ def faulthandler_stacks(
         if data and data == new:
             break  # nothing more came in a while: the dump is whole
         new = data
-    threads = parse_traceback(new.decode("utf-8", "backslashreplace"))
+    threads = _with_main(parse_traceback(new.decode("utf-8", "backslashreplace")), pid)
     if not threads:
         detail = "the trainer did not answer its traceback signal (stopped, or in uninterruptible sleep)"
         raise NotSeen(Missing(reason="timed_out", detail=detail))
     return Stacks(method="faulthandler", took_seconds=time.monotonic() - started, threads=threads)
+
+
+def _with_main(threads: tuple[ThreadStack, ...], pid: int) -> tuple[ThreadStack, ...]:
+    """The main thread by its name and id: the interpreter lists its threads from the newest to the oldest."""
+    if not threads:
+        return threads
+    return (
+        *threads[:-1],
+        dataclasses.replace(threads[-1], name="MainThread", tid=Reading(value=pid)),
+    )
 
 
 def rank_of(
@@ -168,4 +181,25 @@ def run_dir_of(environment: Reading[dict[str, str]] | Missing) -> Path | None:
     if isinstance(environment, Reading) and (named := environment.value.get("HARNESS_RUN_DIR")):
         path = Path(named)
         return path if path.is_absolute() and path.is_dir() else None
+    return None
+
+
+def run_dir_near(folders: Iterable[Path], starts: Mapping[int, int], owners: Collection[int]) -> Path | None:
+    """The run directory below one of these folders whose heartbeat is of one of these processes.
+
+    For where the environment, which names it, may not be read. `starts` gives the start time of each pid;
+    a record of a third user counts for nothing.
+    """
+    from harness.watch import heartbeat
+
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            beats = sorted(folder.glob("*/ranks/*.beat"), key=lambda each: -each.lstat().st_mtime)
+            for path in beats[:MAX_RECORDS]:
+                with contextlib.suppress(HarnessError, OSError):
+                    if path.is_symlink() or path.lstat().st_uid not in owners:
+                        continue
+                    beat = heartbeat.read(path)
+                    if starts.get(beat.pid) == beat.start_time_ticks:
+                        return path.parent.parent.resolve()
     return None

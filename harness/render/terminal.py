@@ -55,15 +55,26 @@ def screen(case: Case, diagnosis: Diagnosis, *, width: int = 100, colour: bool =
         lines += ["", *_labelled("perhaps", [f"{each.cause}: {each.summary}" for each in others], width)]
     if diagnosis.notes:
         lines += ["", *_notes(diagnosis, width)]
-    missing = [
-        f"{each.what}: {each.reason.replace('_', ' ')}, {each.detail}" for each in diagnosis.not_checked
-    ]
-    if missing:
-        lines += ["", *_labelled("unchecked", missing[:5], width)]
+    if diagnosis.not_checked:
+        lines += ["", *_labelled("unchecked", _unchecked(diagnosis)[:5], width)]
     found = pages(diagnosis)
     page = f" · {' '.join(found)}" if found else ""
     lines += ["", *_wrap(f"{diagnosis.took_seconds:.1f} s{page} · everything: --html FILE or --json", width)]
     return lines
+
+
+def _unchecked(diagnosis: Diagnosis) -> list[str]:
+    """What was not looked at; what shares a reason in one line."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for each in diagnosis.not_checked:
+        detail = each.detail
+        if diagnosis.verdict.state == "unknown" and each.what == "Python stacks":
+            detail = detail.partition(". ")[0]  # what would open it stands under "next"
+        grouped.setdefault((each.reason, detail), []).append(each.what)
+    return [
+        f"{', '.join(names)}: {reason.replace('_', ' ')}, {detail}"
+        for (reason, detail), names in grouped.items()
+    ]
 
 
 def pages(diagnosis: Diagnosis) -> tuple[str, ...]:
