@@ -37,6 +37,7 @@ _FUTEX_OPERATION = 0x7F
 _FUTEX_SHARED = 0x109
 # A Python lock is a semaphore: FUTEX_WAIT_BITSET | PRIVATE | CLOCK_REALTIME.
 _FUTEX_LOCK = 0x189
+_SLEEP_CALL = re.compile(r"\bsleep\(")
 _SLEEPS = frozenset({"clock_nanosleep", "nanosleep"})
 _POLLS = frozenset({"poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait", "epoll_pwait2"})
 _READS = frozenset({"read", "readv", "pread64", "recvfrom", "recvmsg"})
@@ -207,6 +208,8 @@ def _library(thread: ThreadView, user: Frame | None) -> tuple[Signature | None, 
         for signature in SIGNATURES:
             if signature.functions and frame.function not in signature.functions:
                 continue
+            if frame.function == "<module>":
+                continue  # it is imported, and does nothing yet of what it is for
             if signature.file.search(frame.file) and (not signature.calls or call in signature.calls):
                 return signature, frame
     return None, None
@@ -216,6 +219,10 @@ def _by_syscall(thread: ThreadView, user: Frame | None, sources: Sources) -> Wai
     call = thread.syscall
     statement = sources.statement(user) if user else ""
     if call is None:
+        # Where system calls may not be read, a line of the user's that calls sleep says it as well.
+        innermost = next(iter(thread.python_frames), None)
+        if not thread.syscalls and user is innermost and _SLEEP_CALL.search(statement):
+            return Wait(kind="sleep", thread=thread, user=user, on=statement)
         return Wait(kind="native", thread=thread, user=user, on=_kernel_words(thread))
     if call.name == "futex":
         return _described(_futex(call, user, sources, thread), thread, user, None)
