@@ -31,7 +31,7 @@ from harness import wire as _wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -46,6 +46,7 @@ enabled: bool = False
 _record: "Record | None" = None
 _given_up = False  # said so once; never tried again in this process
 _hooked = False  # os.register_at_fork has no way back
+_told: "Callable[[], None] | None" = None  # how `harness.auto` hears that the trainer speaks for itself
 
 # What `step` uses each time, bound once.
 _ABSENT = _wire.ABSENT
@@ -72,25 +73,20 @@ def open(  # noqa: A001
     `schedule` has kind, peak, warmup, total, floor (a ratio of the peak). `phase_clock` is "host" (the
     default) or "none": then `phase_seconds` alone is accounted.
     """
-    global _record, enabled
-    if _given_up or (_record is None and not _os.environ.get("HARNESS_RUN_DIR")):
-        return
+    global _told
+    if _told is not None:
+        told, _told = _told, None
+        told()
+        phase_clock = phase_clock or "host"
     try:
-        record = _record
-        if record is None:
-            record = _begin(rank)
-            if record is None:
-                return
-            if world_size is None:
-                from harness.values import int_of_text
-
-                world_size = int_of_text(_os.environ.get("WORLD_SIZE", ""))
-            _record, enabled = record, True
-        with record.lock:
-            if _writable(record, _monotonic()):
-                record.declare(total_steps, world_size, schedule, phase_clock)
+        _open(total_steps, schedule, rank, world_size, phase_clock)
     except Exception as error:  # noqa: BLE001 (never into the trainer)
-        _give_up(f"{type(error).__name__}: {error}")
+        from harness import place
+
+        # A worker that imports its trainer's script once more is nothing to speak of.
+        quiet = isinstance(error, place.OwnedError) and place.is_worker()
+        what = str(error) if isinstance(error, place.OwnedError) else f"{type(error).__name__}: {error}"
+        _give_up("" if quiet else what)
 
 
 def stage(name: str) -> "_Stage":
@@ -301,8 +297,65 @@ class _Stage:
 _NO_STAGE = _Stage(None)
 
 
-def _begin(rank: object) -> "Record | None":
-    """This process's record; None where it belongs to another process."""
+def _open(
+    total_steps: int | None,
+    schedule: "Mapping[str, object] | None",
+    rank: int | None,
+    world_size: int | None,
+    phase_clock: str | None,
+    *,
+    provisional: bool = False,
+) -> None:
+    """`open`, which may fail; `provisional` for `harness.auto` before the trainer trains."""
+    global _record, enabled
+    if _given_up or (_record is None and not _os.environ.get("HARNESS_RUN_DIR")):
+        return
+    record = _record
+    if record is None:
+        record = _begin(rank, provisional=provisional)
+        if world_size is None:
+            from harness.values import int_of_text
+
+            world_size = int_of_text(_os.environ.get("WORLD_SIZE", ""))
+        _record, enabled = record, True
+    with record.lock:
+        if _writable(record, _monotonic()):
+            record.declare(total_steps, world_size, schedule, phase_clock, provisional=provisional)
+
+
+def _speak_for(
+    told: "Callable[[], None]",
+    *,
+    total_steps: int | None = None,
+    rank: int | None = None,
+    world_size: int | None = None,
+    provisional: bool = False,
+) -> bool:
+    """`open` by `harness.auto`, for a trainer that has not; `told` is called once it does so itself.
+
+    Whether this process has a record now: not where another one has it, of which nothing is said. With
+    another `rank` than the record's, a new one is begun and the old one left as moved.
+    """
+    global _told
+    if _record is not None and _told is None:
+        return False  # the trainer's own
+    if _record is not None and rank is not None and rank != _record.rank:
+        _told = None
+        close("moved")
+    try:
+        _open(total_steps, None, rank, world_size, "none", provisional=provisional)
+    except Exception as error:  # noqa: BLE001 (as in `open`)
+        from harness import place
+
+        if not isinstance(error, place.OwnedError):
+            _give_up(f"{type(error).__name__}: {error}")
+        return False
+    _told = told if _record is not None else None
+    return _record is not None
+
+
+def _begin(rank: object, *, provisional: bool) -> "Record":
+    """This process's record; OwnedError where it belongs to another process."""
     global _hooked
     from harness import place, values
     from harness.record import Record
@@ -313,18 +366,14 @@ def _begin(rank: object) -> "Record | None":
         raise ValueError(f"the rank is {environ.get('RANK') if rank is None else rank!r}")
     run_dir = _os.path.abspath(environ["HARNESS_RUN_DIR"])  # noqa: PTH100 (pathlib costs more than all of this)
     attempt = min(values.int_of_text(environ.get("HARNESS_ATTEMPT", "")) or 1, 2**32 - 1)
-    try:
-        record = place.create(
-            run_dir,
-            number,
-            run_id=environ.get("HARNESS_RUN_ID", ""),
-            attempt=attempt,
-            begin=lambda mapped: Record(mapped, run_dir, number, attempt, checked=not place.is_ordered()),
-        )
-    except place.OwnedError as owned:
-        # A worker that imports its trainer's script once more is nothing to speak of.
-        _give_up("" if place.is_worker() else str(owned))
-        return None
+    record = place.create(
+        run_dir,
+        number,
+        run_id=environ.get("HARNESS_RUN_ID", ""),
+        attempt=attempt,
+        begin=lambda mapped: Record(mapped, run_dir, number, attempt, checked=not place.is_ordered()),
+        yielding=provisional,
+    )
     if not _hooked:
         _os.register_at_fork(after_in_child=_after_fork)
         _hooked = True
@@ -333,8 +382,8 @@ def _begin(rank: object) -> "Record | None":
 
 def _after_fork() -> None:
     """In a fork the record is the parent's. The child may open one of its own, of another rank."""
-    global _record, enabled
-    _record, enabled = None, False
+    global _record, enabled, _told
+    _record, enabled, _told = None, False, None
 
 
 def _writable(record: "Record", now: float) -> bool:

@@ -42,11 +42,18 @@ class OwnedError(Exception):
 
 
 def create(
-    run_dir: str, rank: int, *, run_id: str, attempt: int, begin: "Callable[[mmap.mmap], Record]"
+    run_dir: str,
+    rank: int,
+    *,
+    run_id: str,
+    attempt: int,
+    begin: "Callable[[mmap.mmap], Record]",
+    yielding: bool = False,
 ) -> "Record":
     """Make this process's record of `rank` and return what `begin` made of its map; OSError, OwnedError.
 
     The record gets its name when `begin` has written its first blocks: a reader never meets an empty one.
+    A provisional record of a live process is replaced, unless `yielding`.
     """
     if not os.path.isdir(run_dir):
         raise FileNotFoundError(f"HARNESS_RUN_DIR is {run_dir}, and there is no such directory")
@@ -54,7 +61,7 @@ def create(
     _make_folder(ranks)
     path = wire.beat_path(run_dir, rank)
     before = os.path.realpath(path)
-    _check_owner(before)
+    _check_owner(before, yielding=yielding)
     _allow_tracing()
     header = _header(run_dir, rank, run_id, attempt)
     name = f"{rank:05d}.{os.getpid()}"
@@ -131,7 +138,7 @@ def _header(run_dir: str, rank: int, run_id: str, attempt: int) -> bytes:
     return header + wire.header_check(header)
 
 
-def _check_owner(path: str) -> None:
+def _check_owner(path: str, *, yielding: bool) -> None:
     """OwnedError where another live process writes the record at `path` and has not closed it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -157,7 +164,8 @@ def _check_owner(path: str) -> None:
         return
     facts = [wire.unseal(wire.FACTS, head, wire.FACTS.at(number)) for number in range(wire.FACTS.count)]
     newest = max(filter(None, facts), default=None)
-    if newest is None or not int(newest[1][0]) & wire.IS_CLOSED:
+    free = wire.IS_CLOSED if yielding else wire.IS_CLOSED | wire.IS_PROVISIONAL
+    if newest is None or not int(newest[1][0]) & free:
         raise OwnedError(f"the record of rank {rank} belongs to process {pid}, which is alive")
 
 

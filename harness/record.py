@@ -143,6 +143,7 @@ class Record:
         """What was declared."""
         given = [(self.facts.get(name), bit, absent) for name, bit, absent in _FACTS]
         present = sum(bit for value, bit, _ in given if value is not None)
+        present |= wire.IS_PROVISIONAL if self.facts.get("provisional") else 0
         fields = [absent if value is None else value for value, _, absent in given]
         self.put(wire.FACTS, present, int(self.host_clock), *fields, self.facts.get("status", b""))
 
@@ -204,8 +205,11 @@ class Record:
         world_size: object,
         schedule: "Mapping[str, object] | None",
         phase_clock: object,
+        *,
+        provisional: bool = False,
     ) -> None:
         """Take over what is given, keep what is not."""
+        self.facts["provisional"] = provisional
         given: dict[str, object] = {
             "total_steps": values.as_int(total_steps),
             "world_size": values.as_int(world_size),

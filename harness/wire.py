@@ -43,6 +43,8 @@ STAGES = (
     "boot", "import", "config", "distributed", "tokenizer", "dataset", "model", "optimizer", "resume",
     "first_batch", "compile", "train", "eval", "checkpoint", "download", "finish",
 )  # fmt: skip
+# Where a trainer stands that said nothing of it: it is judged by its log and activity, not by its record.
+COMMAND_STAGE = "command"
 PHASES = ("data", "forward", "backward", "optimizer", "checkpoint", "eval", "other")
 OTHER_PHASE = len(PHASES) - 1
 
@@ -55,6 +57,8 @@ MAX_STAGES = 6  # the outermost five and the innermost one are recorded
 HAS_TOTAL_STEPS, HAS_WORLD_SIZE, HAS_KIND, HAS_PEAK, HAS_WARMUP, HAS_TOTAL, HAS_FLOOR, IS_CLOSED = (
     1, 2, 4, 8, 16, 32, 64, 128,
 )  # fmt: skip
+# Begun by `harness.auto` in a process that has not trained yet: one that does may take the rank over.
+IS_PROVISIONAL = 256
 # In a row, quicker: this one NaN among 2^52, and -1 for counts. A trainer's own NaN is another one.
 _ABSENT_BYTES = b"absent\xf8\x7f"
 _DOUBLE = Struct("<d")

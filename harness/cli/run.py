@@ -105,6 +105,12 @@ def add_parser(subparsers: Any) -> None:
         metavar="SECONDS",
         help="serve so long after the end, or until scraped (0; with --announce 30)",
     )
+    parser.add_argument_group("instrumentation").add_argument(
+        "--auto",
+        choices=("on", "off"),
+        default="on",
+        help="record stages, steps and losses of torch trainers without a change of code (on)",
+    )
     terminal = parser.add_argument_group("terminal")
     terminal.add_argument(
         "--stdin",

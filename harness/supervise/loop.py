@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from harness.rundir import Attempt, utc
 from harness.supervise import child as children
-from harness.supervise import policy
+from harness.supervise import instrumenting, policy
 from harness.supervise.child import Child, Ended, signal_name, tree_of
 from harness.supervise.clearing import KILLED_DEADLINE_SECONDS, clear_away
 from harness.supervise.waiting import wait_readable
@@ -49,6 +49,7 @@ class LoopOptions:
     terminal_stdin: bool
     grace_seconds: float
     policy: policy.Settings
+    instrument: bool = True
 
 
 class Supervisor:
@@ -132,6 +133,7 @@ class Supervisor:
             "HARNESS_RUN_ID": record.run_id,
             "HARNESS_ATTEMPT": str(number),
             **({} if self._begun_wall_seconds is None else {_RESTARTED: f"{self._begun_wall_seconds:.3f}"}),
+            **instrumenting.environment_of(self._environment, instrument=self._options.instrument),
             "PYTHONUNBUFFERED": "1",  # a file is no terminal: what Python holds back, a SIGKILL takes with it
         }
         child = children.start(

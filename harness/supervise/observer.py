@@ -20,7 +20,7 @@ from harness.supervise.incidents import Incidents
 from harness.supervise.tree import Identity
 from harness.watch.activity import CommandProgress, TreeActivity
 from harness.watch.procstat import boot_id
-from harness.watch.progress import Progress, from_heartbeat
+from harness.watch.progress import COMMAND_STAGE, Progress, from_heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from harness.rundir import RunDirectory
     from harness.supervise.incidentstore import Incident
     from harness.view import RankState
+
+
+_MOVED = "moved"  # harness.emit: the process has the record of another rank now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +83,7 @@ class Observer:
         self._command = command
         self._detector = Detector(self._overrides)
         self._progress = {}
-        self._command_progress = CommandProgress(
-            incarnation=(command.pid, command.start_time_ticks),
-            activity=TreeActivity(command.pids, clock=self._clock),
-            clock=self._clock,
-            has_log=command.has_log,
-        )
+        self._command_progress = self._progress_of_command()
         self._incidents.next_attempt(attempt)
 
     def tick(self, ranks: Iterable[RankState], grown_bytes: int = 0) -> tuple[Notice, ...]:
@@ -93,15 +91,23 @@ class Observer:
         now = self._clock.monotonic()
         wall = self._clock.wall()
         living: dict[int | None, Progress] = {}
+        unsaid = False
         for state in ranks:
-            if state.alive:
-                living[state.heartbeat.rank] = from_heartbeat(
-                    state.heartbeat, boot_id=self._boot_id, now_monotonic_seconds=now, now_wall_seconds=wall
-                )
-        if living:
-            self._command_progress = None  # it emits: its records tell more than its log
-        elif self._command_progress is not None:
-            living[None] = self._command_progress.poll(grown_bytes)
+            if not state.alive or state.heartbeat.closed_status == _MOVED:
+                continue
+            progress = from_heartbeat(
+                state.heartbeat, boot_id=self._boot_id, now_monotonic_seconds=now, now_wall_seconds=wall
+            )
+            if progress.stage == COMMAND_STAGE:
+                unsaid = True
+            else:
+                living[state.heartbeat.rank] = progress
+        if living and not unsaid:
+            self._command_progress = None  # its records tell more than its log
+        else:
+            self._command_progress = self._command_progress or self._progress_of_command()
+            if self._command_progress is not None:
+                living[None] = self._command_progress.poll(grown_bytes)
         for gone in self._progress.keys() - living.keys():
             self._detector.forget(gone)
         self._progress = living
@@ -122,7 +128,7 @@ class Observer:
     def command_ended(self, how: str, *, well: bool) -> tuple[Notice, ...]:
         """The command is gone: `how` in a few words ("exit 1", "SIGKILL", "terminated: stalled")."""
         self._progress = {}
-        self._command_progress = None
+        self._command = self._command_progress = None
         return self._incidents.command_ended(how, well=well)
 
     def close(self) -> None:
@@ -175,6 +181,18 @@ class Observer:
             out=out,
             clock=self._clock,
             deadline_seconds=self._deadline,
+        )
+
+    def _progress_of_command(self) -> CommandProgress | None:
+        """By its log and its processes, from now on: for as long as no record says more."""
+        command = self._command
+        if command is None:
+            return None
+        return CommandProgress(
+            incarnation=(command.pid, command.start_time_ticks),
+            activity=TreeActivity(command.pids, clock=self._clock),
+            clock=self._clock,
+            has_log=command.has_log,
         )
 
     def _target(self, suspicion: Suspicion) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from harness.supervise import announcing, policy, summary, viewing
 from harness.supervise.child import tree_of
 from harness.supervise.describing import Describing
 from harness.supervise.gpus import GpuWatch
+from harness.supervise.instrumenting import Unseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -50,6 +51,7 @@ class ObservingOptions:
     policy: policy.Settings
     linger_seconds: float
     log_keep_bytes: int
+    instrument: bool = True
 
 
 class Observing:
@@ -78,6 +80,7 @@ class Observing:
         self._log: LogFollower | None = None
         self._observer: Observer | None = None
         self._gpus: GpuWatch | None = None
+        self._unseen = Unseen(clock=time.monotonic) if options.instrument else None
         self._usage = viewing.Usage()
         self._child: Child | None = None
         self._tree: Tree | None = None
@@ -271,9 +274,19 @@ class Observing:
             self._tell(self._guard("observer", lambda: observer.tick(self._states, grown)) or ())
         if self._gpus is not None:
             self._guard("gpus", self._gpus.poll)
+        if self._unseen is not None:
+            self._guard("instrumentation", self._look_for_unseen)
         self._view = self._guard("view", self._look) or self._view
         if self._view is not None:
             self._screen.show(self._view)
+
+    def _look_for_unseen(self) -> None:
+        assert self._unseen is not None
+        assert self._tree is not None
+        if self._ended is None:
+            line = self._unseen.look(self._tree.pids, recorded=bool(self._states))
+            if line is not None:
+                self.say(line)
 
     def _look(self) -> RunView:
         assert self._child is not None

@@ -44,9 +44,18 @@ def supervise(args: argparse.Namespace, command: tuple[str, ...], environment: M
         environment=environment,
     )
     observing = ObservingOptions(
-        overrides=overrides, policy=settings, linger_seconds=linger_seconds, log_keep_bytes=args.log_keep
+        overrides=overrides,
+        policy=settings,
+        linger_seconds=linger_seconds,
+        log_keep_bytes=args.log_keep,
+        instrument=args.auto == "on",
     )
-    loop = LoopOptions(terminal_stdin=args.stdin == "inherit", grace_seconds=args.grace, policy=settings)
+    loop = LoopOptions(
+        terminal_stdin=args.stdin == "inherit",
+        grace_seconds=args.grace,
+        policy=settings,
+        instrument=args.auto == "on",
+    )
     with SignalInbox() as inbox:  # before anything can be seen of us: whoever sees us may signal us
         opened = open_run(request)
         try:

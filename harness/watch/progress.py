@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from harness.wire import COMMAND_STAGE
+
 if TYPE_CHECKING:
     from harness.watch.heartbeat import Heartbeat
 
 Source = Literal["heartbeat", "log", "activity"]
 
-# The stage of a command that says nothing about itself.
-COMMAND_STAGE = "command"
+__all__ = ["COMMAND_STAGE", "Progress", "Source", "from_heartbeat"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
