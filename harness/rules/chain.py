@@ -148,7 +148,9 @@ class Scene:
                 return Edge(to=holder, fact="another thread holds the GIL in every dump")
             case "exit":
                 return self._held_at_exit(wait)
-            case "dataloader" | "pool" | "process-queue":
+            case "pool":
+                return self._pool(wait)
+            case "dataloader" | "process-queue":
                 return self._workers(wait)
             case "process-join":
                 return self._child(wait)
@@ -290,6 +292,17 @@ class Scene:
         if workers_of(process):
             return self._workers(wait)
         return Edge(gap="unproved")
+
+    def _pool(self, wait: Wait) -> Edge:
+        threads = wait.thread.process.threads
+        workers = [each for each in threads if each.frame_in("worker", module="multiprocessing/pool.py")]
+        if not workers:
+            return self._workers(wait)
+        working = [each for each in workers if user_frames(each) and each is not wait.thread]
+        if not working:
+            return Edge(gap="unproved", fact=f"the pool's {len(workers)} threads wait for work")
+        chosen = min(working, key=lambda each: self.wait(each).kind in ("busy", "pool"))
+        return Edge(to=chosen, fact=f"{chosen.name} runs work of the pool")
 
     def _workers(self, wait: Wait) -> Edge:
         process = wait.thread.process

@@ -451,6 +451,10 @@ def _role(process: ProcessView) -> Role:
     program = command[0].rsplit("/", 1)[-1] if command else process.process.name
     if any(_LAUNCHERS.search(part) for part in command[:4]) or _SHELL.match(program):
         return "launcher"
+    if not process.python and not any(each.python for each in process.ancestors):
+        below = (each for each in process.view.processes if each.python)
+        if any(each is process for other in below for each in other.ancestors):
+            return "launcher"  # make, xargs, uv: whatever it is, the training is below it
     if _HELPERS.search(process.command_text) or not process.python:
         return "helper" if process.parent is not None else "trainer"
     parent = process.parent

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import itertools
 import re
 from typing import TYPE_CHECKING
 
@@ -342,8 +343,10 @@ def _spinning(scene: Scene, chain: Chain) -> Finding | None:
     ):
         return None
     used = [f"{thread.name or 'it'} used {cores * 100:.0f} % of a CPU"]
-    importing = any("importlib._bootstrap" in each.file for each in thread.python_frames)
-    if importing:
+    # A program may itself have been imported: what counts is what the user's innermost frame does.
+    own = chain.end.user
+    inner = itertools.takewhile(lambda each: each is not own, thread.python_frames)
+    if any("importlib._bootstrap" in each.file for each in inner):
         return say.finding(
             scene, chain, "healthy", "healthy", 0.7, "It is still importing modules.", evidence=used
         )

@@ -106,9 +106,17 @@ def other_names(program: Program, chance: random.Random) -> Program:
     """Every name that the user gave: functions, classes, variables."""
     tree = program.tree
     classes = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
-    variables = {
-        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    # What a class's body sets is reached as an attribute.
+    attributes = {
+        id(name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for each in node.body
+        if isinstance(each, (ast.Assign, ast.AnnAssign))
+        for name in ast.walk(each)
     }
+    stored = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in attributes)
+    variables = {node.id for node in stored if isinstance(node.ctx, ast.Store)}
     arguments = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     wanted = {*_functions(tree), *_methods(tree), *classes, *variables, *arguments} - {"self", "cls"}
     changed = _with_names(program, chance, wanted)
@@ -235,7 +243,9 @@ def wrapped(how: str) -> Callable[[Program, random.Random], Program | None]:
             body += ast.parse(_AROUND[how].format(old=old, new=node.name)).body
         if not inner:
             return None
-        tree = ast.Module(body=[*ast.parse("import functools").body, *body], type_ignores=[])
+        tree = ast.Module(
+            body=[*ast.parse("import contextlib\nimport functools").body, *body], type_ignores=[]
+        )
         # Recursion and the like goes to the outer name: it is looked up when it is called.
         blame = [inner.get(each, each) for each in program.truth["blame"]]
         return replace(program, tree=tree).told(blame=blame)
@@ -251,6 +261,14 @@ class Caller_{old}:
     def call(self, *args, **options):
         return {new}(*args, **options)
 {old} = Caller_{old}().call""",
+    "context": """
+class noted_{old}(contextlib.ContextDecorator):
+    def __enter__(self):
+        return self
+    def __exit__(self, *failure):
+        return False
+{old} = noted_{old}()({new})
+{old}.__qualname__ = {old}.__name__ = '{old}'""",
     "decorator": """
 def noted_{old}(function):
     @functools.wraps(function)
@@ -293,27 +311,95 @@ def passed_on(program: Program, chance: random.Random) -> Program | None:
 
 # ── another thread, another process ─────────────────────────────────────────────────────────────────────────
 
+# What runs `{entry}` elsewhere, and how the main thread waits for it.
 _MOVED = {
-    "thread": "import threading as _threading\n_moved = _threading.Thread(target={entry}, name='moved')\n"
-    "_moved.start()\n_moved.join()",
-    "thread-polled": "import threading as _threading\n"
-    "_moved = _threading.Thread(target={entry}, name='moved')\n"
-    "_moved.start()\nwhile _moved.is_alive():\n    _moved.join(0.5)",
-    "thread-beside": "import threading as _threading\nimport time as _time\n"
-    "def work_on(steps):\n    for step in range(steps):\n        _time.sleep(0.05)\n"
-    "_threading.Thread(target={entry}, name='moved', daemon=True).start()\nwork_on(10**6)",
-    "executor": "import concurrent.futures as _futures\n"
-    "with _futures.ThreadPoolExecutor(2) as _executor:\n    _executor.submit({entry}).result()",
-    "to-thread": "import asyncio as _asyncio\n"
-    "async def _moved():\n    await _asyncio.to_thread({entry})\n_asyncio.run(_moved())",
-    "fork": "import multiprocessing as _multiprocessing\n"
-    "_moved = _multiprocessing.get_context('fork').Process(target={entry})\n_moved.start()\n_moved.join()",
-    "spawn": "import multiprocessing as _multiprocessing\n"
-    "_moved = _multiprocessing.get_context('spawn').Process(target={entry})\n_moved.start()\n_moved.join()",
-    "process-pool": "import concurrent.futures as _futures\nimport multiprocessing as _multiprocessing\n"
-    "with _futures.ProcessPoolExecutor(1, mp_context=_multiprocessing.get_context('fork')) as _executor:\n"
-    "    _executor.submit({entry}).result()",
+    "thread": """
+import threading as _threading
+_moved = _threading.Thread(target={entry}, name='moved')
+_moved.start()
+_moved.join()""",
+    "thread-polled": """
+import threading as _threading
+_moved = _threading.Thread(target={entry}, name='moved')
+_moved.start()
+while _moved.is_alive():
+    _moved.join(0.5)""",
+    "thread-class": """
+import threading as _threading
+class _Moved(_threading.Thread):
+    def run(self):
+        {entry}()
+_moved = _Moved()
+_moved.start()
+_moved.join()""",
+    "thread-beside": """
+import threading as _threading
+import time as _time
+def work_on(steps):
+    for step in range(steps):
+        _time.sleep(0.05)
+_threading.Thread(target={entry}, name='moved', daemon=True).start()
+work_on(10**6)""",
+    "event": """
+import threading as _threading
+_done = _threading.Event()
+def _moved():
+    {entry}()
+    _done.set()
+_threading.Thread(target=_moved, name='moved').start()
+_done.wait()""",
+    "queue-worker": """
+import queue as _queue
+import threading as _threading
+def _work(tasks):
+    while True:
+        tasks.get()()
+        tasks.task_done()
+_tasks = _queue.Queue()
+_threading.Thread(target=_work, args=(_tasks,), name='moved', daemon=True).start()
+_tasks.put({entry})
+_tasks.join()""",
+    "executor": """
+import concurrent.futures as _futures
+with _futures.ThreadPoolExecutor(2) as _executor:
+    _executor.submit({entry}).result()""",
+    "executor-map": """
+import concurrent.futures as _futures
+def _moved(number):
+    if number == 1:
+        {entry}()
+with _futures.ThreadPoolExecutor(2) as _executor:
+    list(_executor.map(_moved, range(2)))""",
+    "thread-pool": """
+from multiprocessing.pool import ThreadPool as _ThreadPool
+with _ThreadPool(2) as _pool:
+    _pool.apply({entry})""",
+    "to-thread": """
+import asyncio as _asyncio
+async def _moved():
+    await _asyncio.to_thread({entry})
+_asyncio.run(_moved())""",
+    "fork": """
+import multiprocessing as _multiprocessing
+_moved = _multiprocessing.get_context('fork').Process(target={entry})
+_moved.start()
+_moved.join()""",
+    "spawn": """
+import multiprocessing as _multiprocessing
+_moved = _multiprocessing.get_context('spawn').Process(target={entry})
+_moved.start()
+_moved.join()""",
+    "pool": """
+import multiprocessing as _multiprocessing
+with _multiprocessing.get_context('fork').Pool(2) as _pool:
+    _pool.apply({entry})""",
+    "process-pool": """
+import concurrent.futures as _futures
+import multiprocessing as _multiprocessing
+with _futures.ProcessPoolExecutor(1, mp_context=_multiprocessing.get_context('fork')) as _executor:
+    _executor.submit({entry}).result()""",
 }
+_PROCESSES = ("fork", "spawn", "pool", "process-pool")
 _ENTRY = "begin_here"
 
 
@@ -325,8 +411,11 @@ def moved(where: str) -> Callable[[Program, random.Random], Program | None]:
             return None
         ranked = "ranks" in program.truth or "torchrun" in program.truth
         # A child of multiprocessing has no stdin, runs no hooks at its end, and is no rank.
-        in_process = where in ("fork", "spawn", "process-pool")
+        in_process = where in _PROCESSES
         if in_process and (ranked or program.truth.get("stdin") or program.says("atexit")):
+            return None
+        # A Pool's workers are daemons: they may have no children, and end whatever their threads do.
+        if where == "pool" and program.says(r"multiprocessing|num_workers|_server|daemon|report"):
             return None
         # An idle loop in a process that listens may be a server's, which what it runs beside says nothing of.
         if where == "to-thread" and program.says(r"create_server|\.listen\(") and not ranked:
@@ -392,9 +481,15 @@ def under(launcher: str, count: int) -> Callable[[Program, random.Random], Progr
 
 
 def started(how: str) -> Callable[[Program, random.Random], Program | None]:
-    """By a shell script, or as a module."""
+    """By a shell script, as a module, by a program that is no Python, by being imported."""
 
     def change(program: Program, chance: random.Random) -> Program | None:
+        if how == "program" and program.truth.get("stdin"):
+            return None
+        if how == "import" and ("torchrun" in program.truth or "ranks" in program.truth):
+            return None
+        if how == "import" and program.says("__name__|multiprocessing|num_workers"):
+            return None
         return program.told(started=how)
 
     return change
@@ -427,8 +522,8 @@ def combined(program: Program, chance: random.Random) -> Program | None:
         (renamed, other_names),
         (aliased,),
         (wrapped("call"), wrapped("partial"), wrapped("method"), wrapped("decorator")),
-        (moved("thread"), moved("thread-polled"), moved("executor"), moved("fork"), moved("spawn")),
-        (under("launcher", 1), under("launcher", 2), started("shell"), started("module")),
+        tuple(moved(where) for where in _MOVED if where != "thread-beside"),
+        (under("launcher", 1), under("launcher", 2), *map(started, ("shell", "module", "program"))),
     )
     for several in chains:
         program = chance.choice(several)(program, chance) or program
@@ -443,14 +538,21 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(name="in-partial", make=wrapped("partial")),
     Variant(name="in-method", make=wrapped("method")),
     Variant(name="in-decorator", make=wrapped("decorator")),
+    Variant(name="in-context", make=wrapped("context")),
     Variant(name="passed-on", make=passed_on),
     Variant(name="thread", make=moved("thread")),
     Variant(name="thread-polled", make=moved("thread-polled")),
+    Variant(name="thread-class", make=moved("thread-class")),
     Variant(name="thread-beside", make=moved("thread-beside")),
+    Variant(name="event", make=moved("event")),
+    Variant(name="queue-worker", make=moved("queue-worker")),
     Variant(name="executor", make=moved("executor")),
+    Variant(name="executor-map", make=moved("executor-map")),
+    Variant(name="thread-pool", make=moved("thread-pool")),
     Variant(name="to-thread", make=moved("to-thread")),
     Variant(name="fork", make=moved("fork")),
     Variant(name="spawn", make=moved("spawn")),
+    Variant(name="pool", make=moved("pool")),
     Variant(name="process-pool", make=moved("process-pool")),
     Variant(name="launcher-1", make=under("launcher", 1)),
     Variant(name="launcher-2", make=under("launcher", 2)),
@@ -458,6 +560,8 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(name="torchrun-2", make=under("torchrun", 2), needs=("torch",)),
     Variant(name="shell", make=started("shell")),
     Variant(name="module", make=started("module")),
+    Variant(name="program", make=started("program")),
+    Variant(name="import", make=started("import")),
     Variant(name="mp-spawn", make=spawned, needs=("torch",)),
     Variant(name="combined-1", make=combined),
     Variant(name="combined-2", make=combined),

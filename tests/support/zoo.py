@@ -6,7 +6,8 @@ A victim is tests/zoo/<family>/<name>.py, a plain program that prints READY and 
 state, cause (each a value or a list of such), blame (functions that may be blamed), facts (what the answer
 has to mention), needs, ranks (run as so many ranks, under a launcher), torchrun (run under torchrun with
 these arguments), ready ("listening": when the launcher's port is open, for no rank ever starts; or how often
-READY has to be said), started ("shell" by a script, "module" by `python -m`), env, stdin, settle_seconds,
+READY has to be said), started ("shell" by a script, "module" by `python -m`, "program" by one that is no
+Python, "import" by `python -c`), env, stdin, settle_seconds,
 keeps (fields of a Case that its record needs, though others are recorded without them).
 READY 4711 asks for the diagnosis of that pid instead of the program's own.
 """
@@ -189,12 +190,18 @@ def _several(value: Any) -> list[Any]:
 
 
 def _started(how: str, command: list[str], path: Path, folder: Path) -> list[str]:
-    """By a shell script that does something afterwards, or as a module of a package."""
-    if how == "module":
+    """By a shell script that does something afterwards, as a module, by a program that is no Python."""
+    if how == "program":
+        words = folder / "words"
+        words.write_text("\n".join(command[1:]))
+        return ["xargs", "-d", "\\n", "-a", str(words), command[0]]
+    if how in ("module", "import"):
         package = folder / "program"
         package.mkdir()
         (package / "__init__.py").touch()
         (package / path.name).write_text(path.read_text())
+        if how == "import":
+            return [command[0], "-c", f"import program.{path.stem}"]
         return [*command[:-1], "-m", f"program.{path.stem}"] if command[-1] == str(path) else command
     script = folder / "run.sh"
     script.write_text(f"#!/bin/sh\n{shlex.join(command)}\nstatus=$?\necho done: $status\nexit $status\n")
