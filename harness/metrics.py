@@ -69,9 +69,8 @@ class TrainerCollector(Collector):
                 elif one.samples:
                     families[one.name] = one
         yield from families.values()
-        errors = dict(view.collect_errors)
-        if self._error_count:
-            errors["metrics"] = errors.get("metrics", 0) + self._error_count
+        # That none failed is known: a counter that begins at 1 hides its first one from increase().
+        errors = {**view.collect_errors, "metrics": self._error_count}
         family = CounterMetricFamily("harness_collect_errors", _ERRORS_TEXT, labels=("run_id", "collector"))
         for name, count in sorted(errors.items()):
             family.add_metric((view.run_id, name), count)
