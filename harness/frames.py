@@ -19,6 +19,8 @@ Owner: TypeAlias = Literal["user", "package", "stdlib", "native"]
 # Console scripts (bin/torchrun) are a package's too: no one writes code without a suffix into bin.
 _PACKAGES = re.compile(r"/(site|dist)-packages/|/bin/[^/.]+$")
 # CPython installs its library as lib/python3.N; conda, pyenv, uv, Debian and framework builds keep that part.
+# Our own hooks and what they call stand between a user's line and the library that it called.
+_HOOKS = re.compile(r"/harness/(auto/\w+|emit|record|place|values)\.py$")
 _STDLIB = re.compile(r"/lib(64)?/python3(\.\d+)?t?/|/python3\d*\.zip/")
 
 
@@ -28,9 +30,14 @@ def owner(frame: Frame) -> Owner:
         return "native"
     if frame.file.startswith("<frozen"):
         return "stdlib"
-    if _PACKAGES.search(frame.file):
+    if _PACKAGES.search(frame.file) or is_hook(frame):
         return "package"
     return "stdlib" if _STDLIB.search(frame.file) else "user"
+
+
+def is_hook(frame: Frame) -> bool:
+    """Whether it is a frame of `harness.auto` or `harness.emit`, which the trainer did not ask for."""
+    return _HOOKS.search(frame.file) is not None
 
 
 def blamed(frames: Sequence[Frame]) -> Frame | None:
