@@ -65,8 +65,8 @@ class ThreadView:
 
     @cached_property
     def python_frames(self) -> tuple[Frame, ...]:
-        """`frames` without native ones."""
-        return tuple(frame for frame in self.frames if not frame.native)
+        """`frames` without native ones and our own hooks."""
+        return tuple(frame for frame in self.frames if not frame.native and not code.is_hook(frame))
 
     @cached_property
     def native_frames(self) -> tuple[Frame, ...]:
