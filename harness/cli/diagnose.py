@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -214,6 +215,9 @@ def _foreign(case: Case, diagnosis: Diagnosis) -> str | None:
     if process is None or any(isinstance(each, Reading) for each in stacks):
         return None
     why = next((each.detail for each in stacks if isinstance(each, Missing)), "no stack was seen")
+    name = process.executable.value.rsplit("/", 1)[-1] if isinstance(process.executable, Reading) else ""
+    if why.startswith("not a Python") and re.match(r"python|pypy", name):
+        return f"process {process.pid} is {name}, a Python that py-spy does not know: pip install -U py-spy"
     # What would open a door that is closed stands in the answer itself.
     return f"process {process.pid} ({process.name}) shows no Python stack: {why.partition('. ')[0]}"
 

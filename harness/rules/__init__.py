@@ -142,9 +142,16 @@ def _unknown(scene: Scene) -> Finding:
     for process in scene.subjects[:4]:
         if process.main is None or not process.main.frames:
             evidence += _from_outside(process)
-    denied = next((each for each in not_checked(scene.view.case) if each.what == "Python stacks"), None)
-    remedies = denied.detail.partition(". ")[2].split("; ") if denied and denied.reason == "denied" else []
-    again = ("look again, longer: --samples 8 --duration 6", "let it look into C code: --native always")
+    unseen = next((each for each in not_checked(scene.view.case) if each.what == "Python stacks"), None)
+    remedies = unseen.detail.partition(". ")[2].split("; ") if unseen and unseen.reason == "denied" else []
+    again: tuple[str, ...] = (
+        "look again, longer: --samples 8 --duration 6",
+        "let it look into C code: --native always",
+    )
+    if unseen is not None and unseen.detail.startswith("not a Python"):
+        again = ("find the pid of the training: pgrep -af python",)
+    elif unseen is not None and unseen.detail == "a kernel thread":
+        again = ()
     return Finding(
         state="unknown",
         cause="unknown",
