@@ -271,8 +271,9 @@ def _same_host(scene: Scene, size: int) -> bool:
 
 def _any_moves(scene: Scene) -> bool:
     return any(
-        by_record(scene, each.begin.thread.process) or by_counter(scene, each.begin.thread)
-        for each in scene.chains
+        by_record(scene, chain.begin.thread.process)
+        or any(by_counter(scene, wait.thread) for wait in chain.waits)
+        for chain in scene.chains
     )
 
 
