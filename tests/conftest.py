@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import random
 import signal
 
 import pytest
 
 from tests.support import needs
+from tests.support.examples import FACTOR
 
 # A shell without job control starts what stands before `&` deaf to Ctrl-C, and every program inherits that:
 # tests start from what a terminal gives.
@@ -19,6 +22,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--beyond-base", action="store_true", help="only tests that need more than the harness's own packages"
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """CI draws with a seed that it prints, so that a failure there can be had again."""
+    if os.environ.get("CI") and config.getoption("hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    seed = config.getoption("hypothesis_seed", None)
+    if seed:
+        terminalreporter.write_line(f"hypothesis: NSA_EXAMPLES={FACTOR:g} --hypothesis-seed={seed}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -15,6 +15,7 @@ from nsa.attention import NSAAttention  # noqa: E402
 from nsa.config import SparseConfig  # noqa: E402
 from tests.property import faulty_attention  # noqa: E402
 from tests.support import attention_checks as checks  # noqa: E402
+from tests.support.examples import examples  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +106,7 @@ def shapes(draw):
     return model, ids_BS, draw(st.integers(0, 1000))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(shape=shapes())
 def test_equals_the_reference_at_any_shape(shape):
     model, ids_BS, seed = shape

@@ -20,6 +20,7 @@ from harness.errors import RecordError
 from harness.evidence import Case, Local, Log, Missing, Reading
 from harness.render import case_text
 from tests.support.cases import PID, case, frame, process, process_sample, sample, stack
+from tests.support.examples import examples
 
 # Every code point: control characters, NUL, and surrogates, alone and in pairs.
 TEXT = st.text(st.characters(), max_size=12) | st.sampled_from(
@@ -67,7 +68,7 @@ def values(kind: typing.Any) -> st.SearchStrategy[typing.Any]:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(values(Case))
 def test_every_case_equals_what_was_saved_of_it(anything):
     assert codec.loads(Case, codec.dumps(anything)) == anything
@@ -111,7 +112,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.sampled_from(PLACES), JSON)
 def test_a_file_with_anything_anywhere_is_a_case_or_one_clear_error(place, anything):
     document = copy.deepcopy(WHOLE)
@@ -137,14 +138,14 @@ def test_a_number_comes_back_as_the_very_same(number):
     assert struct.pack("d", found.value) == struct.pack("d", number)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(FREE)
 def test_free_json_comes_back_equal(value):
     record = Reading(value={"record": value})
     assert codec.loads(Reading[dict[str, typing.Any]], codec.dumps(record)) == record
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(TEXT)
 def test_no_text_reaches_a_terminal_unescaped(text):
     written = codec.dumps(Missing(reason="denied", detail=text)).decode("utf-8", "surrogatepass")

@@ -20,6 +20,7 @@ from harness.detect import (
 )
 from harness.limits import MIN_GAPS
 from harness.watch.progress import Progress
+from tests.support.examples import examples
 
 TICK = 0.25
 FLOOR = 5.0
@@ -87,7 +88,7 @@ def started(overrides: Overrides | None = None, *, steps: int = MIN_GAPS + 1, se
 ratios = st.lists(st.floats(min_value=0.001, max_value=SPREAD_FACTOR * 0.999), min_size=1, max_size=60)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(base=st.floats(min_value=0.05, max_value=3.0), ratios=ratios)
 def test_no_alarm_on_any_sequence_of_step_times_within_the_learned_spread(
     base: float, ratios: list[float]
@@ -102,7 +103,7 @@ def test_no_alarm_on_any_sequence_of_step_times_within_the_learned_spread(
     assert run.suspicions == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(times=st.lists(st.floats(min_value=0.001, max_value=FLOOR - 0.01), max_size=80))
 def test_no_alarm_on_any_sequence_below_the_floor(times: list[float]) -> None:
     run = started()
@@ -111,7 +112,7 @@ def test_no_alarm_on_any_sequence_below_the_floor(times: list[float]) -> None:
     assert run.suspicions == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     first=st.floats(min_value=0.001, max_value=899.0),
     young=st.lists(st.floats(min_value=0.001, max_value=YOUNG_FLOOR_SECONDS - 1), max_size=MIN_GAPS - 1),
@@ -123,7 +124,7 @@ def test_no_alarm_while_the_first_steps_compile_and_warm_up(first: float, young:
     assert run.suspicions == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     usual=st.floats(min_value=0.05, max_value=1.0),
     long=st.floats(min_value=1.0, max_value=30.0),
@@ -145,7 +146,7 @@ def test_a_long_step_every_so_often_is_a_habit_once_it_was_met_twice(
     assert run.suspicions == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(pattern=st.lists(st.booleans(), min_size=4, max_size=60).filter(lambda each: sum(each[:20]) >= 2))
 def test_steps_of_two_kinds_in_any_order_raise_no_alarm(pattern: list[bool]) -> None:
     run = started(seconds=0.1)
@@ -157,7 +158,7 @@ def test_steps_of_two_kinds_in_any_order_raise_no_alarm(pattern: list[bool]) -> 
     assert run.suspicions == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(growth=st.floats(min_value=1.0, max_value=1.5))
 def test_steps_that_slow_down_gradually_raise_no_alarm(growth: float) -> None:
     run = started(seconds=0.5)
@@ -168,7 +169,7 @@ def test_steps_that_slow_down_gradually_raise_no_alarm(growth: float) -> None:
     assert run.suspicions == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     steps=st.integers(min_value=0, max_value=300),
     times=st.lists(st.floats(min_value=0.01, max_value=4.0), min_size=1, max_size=20),
@@ -189,7 +190,7 @@ def test_exactly_one_alarm_within_the_limit_and_a_tick_when_progress_ends(
     assert len(run.suspicions) == 1, "one stall, one alarm"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     times=st.lists(st.floats(min_value=0.01, max_value=20.0), min_size=2, max_size=40),
     factor=st.floats(1.0, 5.0),
@@ -204,7 +205,7 @@ def test_slower_steps_never_make_a_shorter_limit(times: list[float], factor: flo
     assert limits[0] <= limits[1] + 1e-6
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(low=st.floats(0.3, 50.0), more=st.floats(0.0, 50.0), silence=st.floats(0.0, 120.0))
 def test_a_higher_limit_never_alarms_where_a_lower_one_does_not(
     low: float, more: float, silence: float
@@ -217,7 +218,7 @@ def test_a_higher_limit_never_alarms_where_a_lower_one_does_not(
     assert counts[1] <= counts[0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(stop=st.floats(min_value=2.5, max_value=100_000.0), idle=st.floats(min_value=0.0, max_value=2.0))
 def test_time_in_which_nobody_looked_is_not_idleness(stop: float, idle: float) -> None:
     run = started()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from harness.render.text import harmless, single_line
 from harness.watch.lines import MAX_LINE_BYTES, LineSplitter, split_lines
 from harness.watch.logtail import LogFollower, stamped_tail, tail, times
+from tests.support.examples import examples
 from tests.support.views import Clock
 
 # Line ends, carriage returns, escapes and cut UTF-8 far more often than chance would have them.
@@ -52,7 +53,7 @@ def test_a_line_without_end_takes_bounded_memory(lengths, between):
 
 
 @given(CHUNKS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_a_follower_hands_on_every_byte_once_and_knows_when_lines_came(chunks):
     with tempfile.TemporaryDirectory() as folder:
         log, index, clock = Path(folder, "output.log"), Path(folder, "output.index"), Clock()

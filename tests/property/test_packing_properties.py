@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from tests.support import needs
+from tests.support.examples import examples
 
 np = needs.require("numpy")
 hypothesis = pytest.importorskip("hypothesis")
@@ -91,7 +92,7 @@ def test_sequences_do_not_depend_on_how_the_stream_is_chunked(stream):
 
 
 @given(streams(), st.data())
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_packing_resumes_exactly_at_any_cut_twice(stream, data):
     sequence_length, documents, truncate = stream
     documents = [*documents, [10**6] * (3 * sequence_length)]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from harness import emit, place, wire
 from harness.errors import RecordError
 from harness.watch import heartbeat
+from tests.support.examples import examples
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 size = st.integers(0, 2**63 - 1)
@@ -29,7 +30,11 @@ steps = st.fixed_dictionaries(
         "phase_seconds": st.dictionaries(st.sampled_from(wire.PHASES), seconds),
     },
 )
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# A folder that all examples of a test share.
+FIXTURES = [HealthCheck.function_scoped_fixture]
+quick = settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture
@@ -132,7 +137,9 @@ def test_random_files_are_refused_with_one_clear_line(tmp_path, noise, ours):
     path.unlink()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.integers(0, 2500), max_size=4))
 def test_rows_and_losses_are_exact_however_late_one_looks(path, bursts):
     emit.close()

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import needs
 from tests.support.env import clean_env
+from tests.support.examples import examples
 
 pytest.importorskip("hypothesis")
 transformers = needs.require("transformers")
@@ -72,7 +73,7 @@ def test_any_text_survives_bytes_exactly_lone_surrogates_and_nul_too():
 
 def test_any_text_survives_a_bpe_but_for_lone_surrogates_which_become_the_replacement_character(bpe):
     @given(ANY_TEXT)
-    @settings(max_examples=60)
+    @settings(max_examples=examples(60))
     def exact(text):
         expected = "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
         tokens = bpe.encode(text)

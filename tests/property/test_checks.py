@@ -1,0 +1,234 @@
+"""harness.properties, as its users have it: sound things pass, known faults are told with a small example."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from harness.properties import PropertyFault, check_lr_schedule, check_packing, check_truncation, stepped
+from nsa import schedule
+from tests.property import faulty, faulty_schedule
+from tests.support.env import REPOSITORY, clean_env
+from tests.support.examples import examples
+
+LIMIT = 1024
+
+
+def faults(check, *arguments, **options):
+    """What a check finds, by property."""
+    with pytest.raises(PropertyFault) as caught:
+        check(*arguments, **options)
+    return {fault.property: fault for fault in caught.value.faults}
+
+
+def test_every_shape_is_drawn_where_none_is_given():
+    check_lr_schedule(schedule.lr, examples=examples(30))
+
+
+def test_the_smallest_shape_that_fails_is_told():
+    found = faults(check_lr_schedule, faulty_schedule.rises_past_the_end, examples=examples(30))
+    told = found["the floor for ever after the end"].example
+    assert told == "lr(2) = 1, not 0, with peak=1, warmup=0, total=1, floor=0"
+
+
+def test_the_schedule_of_the_case_is_told_apart_from_what_it_was_meant_to_be():
+    m7c = {"peak": 2e-4, "warmup": 2000, "total": 50_000, "floor": 0.1}
+    found = faults(check_lr_schedule, faulty_schedule.reported, **m7c)
+    assert "to lr(100000) = 0.000199" in found["rises in warm-up, falls after"].example
+    with_fix = faults(check_lr_schedule, faulty_schedule.reported_fix, **m7c)
+    assert "not 2e-05" in with_fix["the floor for ever after the end"].example
+
+
+def test_a_schedule_that_remembers_is_found_though_it_never_says_the_same_twice():
+    found = faults(check_lr_schedule, faulty_schedule.remembers(), examples=examples(30))
+    assert "the same rates when resumed" in found
+
+
+def test_a_schedule_with_one_shape_is_called_with_the_step_alone():
+    check_lr_schedule(
+        lambda step: 1e-3 * min(1.0, (step + 1) / 10), peak=1e-3, warmup=10, total=50, floor=1.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"peak": 1.0}, "takes no"),
+        ({"peak": 1.0, "warmup": 20, "total": 10}, "longer than the run"),
+        ({"peak": 1.0, "warmup": 1.5, "total": 10}, "warmup is 1.5"),
+        ({"peak": -1.0, "warmup": 1, "total": 10}, "peak is -1.0"),
+        ({"peak": 1.0, "warmup": 1, "total": 10, "floor": 2}, "floor is 2"),
+    ],
+)
+def test_a_check_that_cannot_be_meant_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        check_lr_schedule(lambda step: 1.0, **options)
+
+
+@pytest.mark.parametrize(
+    ("pack", "broken"), faulty.PACKERS, ids=lambda value: getattr(value, "__name__", str(value))
+)
+def test_a_packer_with_a_known_fault_is_refused(pack, broken):
+    assert broken in faults(check_packing, pack, examples=examples(50))
+
+
+def test_a_sound_packer_passes_and_may_keep_the_rest_back():
+    def pack(documents, sequence_length):
+        pending = []
+        for document in documents:
+            pending += [*document, 0]
+            while len(pending) >= sequence_length:
+                yield pending[:sequence_length]
+                del pending[:sequence_length]
+
+    check_packing(pack, examples=examples(50))
+    check_packing(lambda documents: pack(documents, 7), sequence_length=7, examples=examples(50))
+
+
+def test_the_smallest_stream_that_loses_a_token_is_told():
+    found = faults(check_packing, faulty.drops_long_documents, examples=examples(50))
+    told = found["nothing lost, repeated or moved"].example
+    assert told.endswith("documents of [2, 1] tokens into sequences of 2") or "documents of [" in told
+
+
+@pytest.mark.parametrize(
+    ("encode", "eos_id", "broken"), faulty.TRUNCATIONS, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_a_truncation_with_a_known_fault_is_refused(encode, eos_id, broken):
+    found = faults(
+        check_truncation,
+        faulty.Bytes(),
+        limit=LIMIT,
+        encode=lambda text: encode(text, LIMIT),
+        eos_id=eos_id,
+        examples=examples(30),
+    )
+    assert broken in found
+
+
+def test_a_sound_truncation_passes_with_and_without_its_end():
+    check_truncation(faulty.Bytes(), limit=LIMIT, examples=examples(30))
+    check_truncation(
+        faulty.Bytes(),
+        limit=LIMIT,
+        encode=lambda text: [*faulty.tokens(text)[: LIMIT - 1], faulty.EOS],
+        eos_id=faulty.EOS,
+        examples=examples(30),
+    )
+
+
+def test_m7c_1249_tokens_into_1024_and_max_length_1023():
+    """The case's numbers: 225 tokens go with truncation, and one more with its fix, of a text that fits."""
+    long, fits = "x" * 1249, "x" * 1024
+    assert len(faulty.Bytes()(long, truncation=True, max_length=1024)) == 1024
+    assert len(faulty.one_less(fits, 1024)) == 1023
+    found = faults(
+        check_truncation,
+        faulty.Bytes(),
+        limit=1024,
+        encode=lambda text: faulty.one_less(text, 1024),
+        examples=examples(30),
+    )
+    assert "1023 of" in found["nothing is lost that fits"].example
+
+
+USER_TEST = """
+def test_rises(check_lr_schedule):
+    shape = dict(peak=1.0, warmup=0, total=10, floor=0.5)
+    check_lr_schedule(lambda step: 1.0 if step < 10 or step > 20 else 0.5, **shape)
+
+def test_fine(check_packing):
+    def pack(documents, n):
+        joined = [t for d in documents for t in (*d, 0)]
+        return [joined[at : at + n] for at in range(0, len(joined) - n + 1, n)]
+    check_packing(pack)
+"""
+
+
+def test_the_plugin_gives_fixtures_and_a_failure_that_says_what_to_mend(tmp_path):
+    (tmp_path / "test_user.py").write_text(USER_TEST)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "harness.properties.plugin", "-p", "no:randomly"),
+            *("-p", "no:cacheprovider", "--harness-examples", "20", "test_user.py"),
+        ],
+        cwd=tmp_path,
+        env=clean_env(PYTHONPATH=str(REPOSITORY), COLUMNS="200"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 failed, 1 passed" in done.stdout
+    assert "the floor for ever after the end: lr(21) = 1, not 0.5" in done.stdout
+    assert "Clamp the progress to [0, 1]" in done.stdout
+    assert "harness/properties" not in done.stdout.split("short test summary")[0], (
+        "shows our code, not theirs"
+    )
+
+
+def test_importing_the_plugin_loads_no_hypothesis():
+    program = "import sys, harness.properties.plugin; sys.exit('hypothesis' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, env=clean_env(), timeout=60, check=False
+    )
+    assert done.returncode == 0
+
+
+@pytest.mark.needs("torch")
+def test_torch_and_transformers_have_these_faults_and_no_others():
+    import torch
+    import transformers
+
+    def optimizer(peak):
+        return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
+
+    def cosine(peak, warmup, total):
+        made = optimizer(peak)
+        return made, transformers.get_cosine_schedule_with_warmup(made, warmup, total)
+
+    def linear(peak, warmup, total):
+        made = optimizer(peak)
+        return made, transformers.get_linear_schedule_with_warmup(made, warmup, total)
+
+    def ours(peak, warmup, total, floor):
+        made = optimizer(peak)
+        shape = {"warmup": warmup, "total": total, "floor": floor}
+        return made, torch.optim.lr_scheduler.LambdaLR(
+            made, lambda step: schedule.lr(step, peak=1.0, **shape)
+        )
+
+    shape = {"peak": 2e-4, "warmup": 20, "total": 500, "floor": 0.0}
+    found = faults(check_lr_schedule, stepped(cosine), **shape)
+    assert set(found) == {
+        "0 < lr <= peak while training",
+        "rises in warm-up, falls after",
+        "the floor for ever after the end",
+    }
+    assert found["0 < lr <= peak while training"].example.startswith("lr(0) = 0 ")
+    assert "lr(500) = 0 to lr(501)" in found["rises in warm-up, falls after"].example
+    assert set(faults(check_lr_schedule, stepped(linear), **shape)) == {"0 < lr <= peak while training"}
+    check_lr_schedule(stepped(ours), **{**shape, "floor": 0.1})
+
+
+@pytest.mark.needs("transformers", "tokenizers")
+def test_a_tokenizer_of_transformers_keeps_its_limit_and_says_nothing(tmp_path):
+    import tokenizers
+    import transformers
+
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "<unk>": 1, "word": 2}, "<unk>"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=8)
+    check_truncation(tokenizer, limit=8, examples=examples(30))
+    found = faults(
+        check_truncation,
+        tokenizer,
+        limit=8,
+        encode=lambda text: tokenizer(text)["input_ids"][:8],
+        examples=examples(30),
+    )
+    assert set(found) == {"no warning"}
+    assert "longer than the specified maximum" in found["no warning"].example
