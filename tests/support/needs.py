@@ -33,11 +33,21 @@ _MODULES = (
     "numpy",
     "filelock",
     "fsspec",
+    "grafana_foundation_sdk",
 )
 # Test modules of which nothing runs without one of _MODULES.
 REQUIRING: set[str] = set()
 
-_PROGRAMS = {"py-spy": "py-spy", "tmux": "tmux", "promtool": "promtool", "git": "git", "g++": "g++"}
+_PROGRAMS = {
+    "alertmanager": "prometheus-alertmanager",
+    "amtool": "amtool",
+    "g++": "g++",
+    "git": "git",
+    "prometheus": "prometheus",
+    "promtool": "promtool",
+    "py-spy": "py-spy",
+    "tmux": "tmux",
+}
 
 
 @cache
