@@ -172,6 +172,21 @@ def choose(train: TrainConfig, *, local_rank: int) -> Device:
     return Device(torch_device=device, name=torch.cuda.get_device_name(device), dtype=train.dtype)
 
 
+def out_of_memory(error: Exception) -> str | None:
+    """What to say of an error that means that memory is out; None for any other."""
+    remedy = (
+        "Lower train.micro_batch (and raise train.accumulation by as much), or set"
+        " train.activation_checkpointing to true"
+    )
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"out of GPU memory: {str(error).splitlines()[0]} {remedy}"
+    if isinstance(error, RuntimeError) and "can't allocate memory" in str(
+        error
+    ):  # torch's allocator on the CPU
+        return f"out of memory: {remedy[0].lower()}{remedy[1:]}"
+    return None
+
+
 def prepare_environment() -> None:
     """What has to stand in the environment before CUDA starts."""
     # cuBLAS is deterministic only with a workspace of fixed size:

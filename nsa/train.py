@@ -150,24 +150,14 @@ def output_folder(options: Options, config: Config, world: World) -> Path:
 @contextmanager
 def _lost_ranks_named(world: World) -> Iterator[None]:
     """Turn what torch raises when a peer is gone, or memory is out, into one line."""
-    from torch import OutOfMemoryError
-
-    from nsa import distributed
+    from nsa import device, distributed
 
     try:
         yield
-    except OutOfMemoryError as error:
-        first = str(error).splitlines()[0]
-        raise NsaError(
-            f"out of GPU memory: {first} Lower train.micro_batch (and raise train.accumulation by as much),"
-            " or set train.activation_checkpointing to true"
-        ) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error):  # what torch's allocator says on the CPU
-            raise NsaError(
-                "out of memory: lower train.micro_batch (and raise train.accumulation by as much), or set"
-                " train.activation_checkpointing to true"
-            ) from error
+    except RuntimeError as error:  # torch's OutOfMemoryError is one
+        said = device.out_of_memory(error)
+        if said is not None:
+            raise NsaError(said) from error
         lost = distributed.translate(error, world)
         if lost is None:
             raise

@@ -1,7 +1,7 @@
 """The `expect` section of a stage, read into expectations: one function per key, listed in one table.
 
-An exit status of 0 and no stall are expected of every stage that does not say otherwise. Not here: what an
-expectation means (`expect`).
+An exit status of 0 and no stall are expected of every stage that does not say otherwise; what is `none` is
+not expected. Not here: what an expectation means (`expect`).
 """
 
 from __future__ import annotations
@@ -30,11 +30,16 @@ def parse(item: Item | None) -> tuple[Expectation, ...]:
         # A stage that is to stall is ended for it.
         found.append(expect.ExitStatus(allowed=(STALLED,) if incident else (0,)))
     for name, reader in _READERS.items():
-        if name in keys:
+        if name in keys and not _is_none(keys[name]):
             found.extend(reader(keys[name]))
     if not incident:
         found.insert(1, expect.NoIncident())
     return tuple(found)
+
+
+def _is_none(item: Item) -> bool:
+    """Whether it is `none`: for a plan on whose machine there is nothing to expect."""
+    return not item.is_mapping and not item.is_sequence and item.text() == "none"
 
 
 def _exit(item: Item) -> list[Expectation]:

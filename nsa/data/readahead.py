@@ -139,22 +139,25 @@ class ReadAhead(Generic[T]):
         self._progress(self._meter.snapshot())
 
     def _run(self) -> None:
+        # Named here and not in _put: by it `harness diagnose` knows, while this thread waits for the source,
+        # who it is that should fill the queue.
+        put = self._queue.put
         try:
             produced = self._produce()
             try:
                 for value in produced:
-                    if not self._put(_Item(value)):
+                    if not self._put(put, _Item(value)):
                         return
             finally:
                 produced.close()
-            self._put(_End())
+            self._put(put, _End())
         except BaseException as error:  # noqa: BLE001 - all of it belongs to the consumer
-            self._put(_Failure(error))
+            self._put(put, _Failure(error))
 
-    def _put(self, item: _Item[T] | _Failure | _End) -> bool:
+    def _put(self, put: Callable[..., None], item: _Item[T] | _Failure | _End) -> bool:
         while not self._stop.is_set():
             try:
-                self._queue.put(item, timeout=_POLL_SECONDS)
+                put(item, timeout=_POLL_SECONDS)
             except queue.Full:
                 continue
             return True

@@ -77,7 +77,7 @@ def test_a_silent_source_is_given_up_and_named_with_the_time_and_the_remedy():
 
 def test_a_thread_that_dies_without_a_word_does_not_leave_the_consumer_waiting(monkeypatch):
     # A thread can only vanish so if its last words cannot be put: as with no memory for them.
-    monkeypatch.setattr(ReadAhead, "_put", lambda self, item: False)
+    monkeypatch.setattr(ReadAhead, "_put", lambda self, put, item: False)
     reading, _ = ahead(lambda: iter([1]), timeout=1e9)
     with pytest.raises(DataSourceError, match="ended without a word"):
         next(reading)

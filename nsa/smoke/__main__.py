@@ -1,0 +1,7 @@
+"""`python -m nsa.smoke`."""
+
+import sys
+
+from nsa.smoke.command import main
+
+sys.exit(main())
