@@ -346,7 +346,17 @@ def test_of_the_environment_only_listed_names_leave():
     ("changes", "words"),
     [
         ({"own_uid": 1000, "target_uid": 0}, "belongs to uid 0, we are uid 1000"),
+        (
+            {"own_uid": 0, "target_uid": 0},
+            "without the capability SYS_PTRACE. in Docker: --cap-add SYS_PTRACE; in",
+        ),
+        ({"own_uid": 0, "target_uid": 7}, "run as uid 7; in Docker"),
+        (
+            {"own_uid": 0, "target_uid": 7},
+            "securityContext.capabilities.add: [SYS_PTRACE], and shareProcessNamespace",
+        ),
         ({"yama_scope": 1}, "Yama scope 1"),
+        ({"yama_scope": 1}, "sudo sysctl kernel.yama.ptrace_scope=0"),
         ({"yama_scope": 1, "in_container": True}, "--cap-add SYS_PTRACE"),
         ({}, "not dumpable"),
     ],
