@@ -38,6 +38,7 @@ class Command:
 COMMANDS = (
     Command(name="run", summary="run a training, watched over: log, metrics, stalls, exit status"),
     Command(name="status", summary="where a run stands, from its files alone, running or dead"),
+    Command(name="report", summary="a run on one page: curves, stages, ranks, incidents, what looked wrong"),
     Command(name="watch", summary="watch a training that is already running and was not started by us"),
     Command(name="diagnose", summary="why a process does not move: state, cause, the line to look at"),
     Command(name="explain", summary="read back the evidence of an incident"),
@@ -49,6 +50,7 @@ examples:
   harness run -- nsa train configs/quickstart.yaml     train, observed; everything lands in runs/latest
   harness run -- torchrun --nproc-per-node 4 train.py  any training command, all its ranks
   harness status                                       where runs/latest stands
+  harness report                                       runs/latest as one HTML file
   harness watch 4711                                   look after a run that is under way already
   harness diagnose 4711                                why it does not move: state, cause, line
   harness explain runs/latest/incidents/001            what was seen when it stalled

@@ -1,0 +1,102 @@
+"""Makes the pictures of the README from a real run: `python docs/pictures/make.py [RUN_DIR]`.
+
+Without RUN_DIR it trains the quickstart, stops it for some seconds (an incident), kills it and continues it:
+about four minutes on two cores. Needs the trainer's packages for that, and Chromium for the pictures. A new
+picture is one more function in PICTURES: it gets the run directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+sys.path.insert(0, str(REPOSITORY))
+
+from tests.support import chromium  # noqa: E402
+from tests.support.env import clean_env  # noqa: E402
+
+HARNESS = (sys.executable, "-m", "harness")
+TRAIN = ("nsa", "train", "configs/quickstart.yaml", "--set", "train.threads=1")
+
+
+def the_run(run_dir: Path) -> None:
+    """A quickstart with an incident and a second attempt."""
+    first = _start(run_dir, *TRAIN)
+    _until_step(run_dir, 180)
+    trainer = json.loads((run_dir / "run.json").read_text())["attempts"][-1]["pid"]
+    os.kill(trainer, signal.SIGSTOP)
+    _until((run_dir / "incidents" / "001" / "incident.json").exists, "an incident")
+    time.sleep(3)  # it stands still for a while, so that it can be seen
+    os.kill(trainer, signal.SIGCONT)
+    _until_step(run_dir, 460)
+    os.kill(trainer, signal.SIGKILL)
+    first.wait(60)
+    _start(run_dir).wait(900)
+
+
+def _start(run_dir: Path, *command: str) -> subprocess.Popen[bytes]:
+    words = [*HARNESS, "run", "--run-dir", str(run_dir), "--metrics-port", "off"]
+    return subprocess.Popen(
+        [*words, *(["--", *command] if command else [])],
+        cwd=REPOSITORY,
+        env=clean_env(),
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def _until_step(run_dir: Path, step: int) -> None:
+    def reached() -> bool:
+        with contextlib.suppress(OSError, IndexError, ValueError, KeyError):
+            line = (run_dir / "metrics.jsonl").read_text().splitlines()[-1]
+            return bool(json.loads(line)["step"] >= step)
+        return False
+
+    _until(reached, f"step {step}")
+
+
+def _until(condition, what: str, seconds: float = 900.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            sys.exit(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.2)
+
+
+def report(run_dir: Path) -> None:
+    """The top of `harness report`, light and dark."""
+    page = Path(tempfile.mkdtemp()) / "report.html"
+    subprocess.run(
+        [*HARNESS, "report", str(run_dir), "--out", str(page)], check=True, timeout=120, env=clean_env()
+    )
+    for scheme in ("light", "dark"):
+        chromium.screenshot(
+            page, HERE / f"report-{scheme}.png", width=1180, height=1240, dark=scheme == "dark"
+        )
+
+
+PICTURES = (report,)
+
+
+def main() -> None:
+    """Make them all."""
+    if len(sys.argv) > 1:
+        run_dir = Path(sys.argv[1])
+    else:
+        run_dir = Path(tempfile.mkdtemp()) / "quickstart"
+        the_run(run_dir)
+    for picture in PICTURES:
+        picture(run_dir)
+    print(f"made from {run_dir}")
+
+
+if __name__ == "__main__":
+    main()
