@@ -46,9 +46,10 @@ def blamed(frames: Sequence[Frame]) -> Frame | None:
     Frames come innermost first. None where there is nothing but library and native frames.
     """
     for wanted in ("user", "package"):
-        for frame in frames:
-            if owner(frame) == wanted:
-                return frame
+        found = [frame for frame in frames if owner(frame) == wanted]
+        # What has no file (a dataclass's __init__, a proxy's method) is no line that anybody can look at.
+        for frame in (*(each for each in found if not each.file.startswith("<")), *found):
+            return frame
     return None
 
 

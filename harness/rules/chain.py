@@ -154,6 +154,8 @@ class Scene:
                 return self._workers(wait)
             case "process-join":
                 return self._child(wait)
+            case "child" if workers_of(wait.thread.process):
+                return self._child(wait)
             case "sync-over-async":
                 return self._loop(wait)
             case "async":
@@ -309,7 +311,7 @@ class Scene:
         dead = [each for each in process.children if each.process.state in "ZX" or not each.alive]
         if dead:
             return Edge(gap="dead", fact=f"worker pid {dead[0].pid} has ended (a zombie)")
-        workers = workers_of(process)
+        workers = [each for each in workers_of(process) if not _serves_proxies(each)]
         if not workers:
             return Edge(gap="nobody", fact="there is no worker process (any more)")
         unseen = [each for each in workers if each.main is None or not each.main.frames]
@@ -338,7 +340,7 @@ class Scene:
             "pool-worker",
             "lock",
         }
-        if first is None:
+        if first is None or asks_queue(self.wait(thread)):
             return waits
         return waits and bool(re.search(r"torch/utils/data/_utils/worker\.py$", first.file))
 
@@ -386,6 +388,19 @@ class Scene:
 def user_frames(thread: ThreadView) -> tuple[Frame, ...]:
     """The frames of the user's own code, innermost first."""
     return tuple(frame for frame in thread.python_frames if code.owner(frame) == "user")
+
+
+def asks_queue(wait: Wait) -> bool:
+    """Whether a worker asks a queue between processes for what to do next."""
+    return wait.kind == "process-queue" and wait.frame is not None and wait.frame.function == "get"
+
+
+def _serves_proxies(process: ProcessView) -> bool:
+    """Whether it is a Manager's process, which keeps what others put into it and does nothing itself."""
+    main = process.main
+    return (
+        main is not None and main.frame_in("serve_forever", module="multiprocessing/managers.py") is not None
+    )
 
 
 def workers_of(process: ProcessView) -> tuple[ProcessView, ...]:

@@ -9,6 +9,7 @@ Not covered: names across modules, values.
 from __future__ import annotations
 
 import ast
+import re
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -175,13 +176,25 @@ def exit_names(loop: ast.For | ast.AsyncFor | ast.While) -> set[str]:
     else:
         tests += [loop.target, loop.iter]
     for node in ast.walk(loop):
-        if isinstance(node, ast.If) and any(
-            isinstance(each, (ast.Break, ast.Return, ast.Raise))
-            for part in node.body
-            for each in ast.walk(part)
-        ):
+        if isinstance(node, ast.If) and _leaves(node):
             tests.append(node.test)
     return {each.id for test in tests for each in ast.walk(test) if isinstance(each, ast.Name)}
+
+
+_CLOCK = re.compile(r"\b(time|monotonic|perf_counter|process_time|thread_time|now|utcnow|clock)(_ns)?\(")
+
+
+def ends_by_clock(loop: ast.For | ast.AsyncFor | ast.While) -> bool:
+    """Whether a loop asks a clock when to end: then nothing but time has to change."""
+    tests: list[ast.AST] = [loop.test] if isinstance(loop, ast.While) else []
+    tests += [node.test for node in ast.walk(loop) if isinstance(node, ast.If) and _leaves(node)]
+    return any(_CLOCK.search(ast.unparse(each)) for each in tests)
+
+
+def _leaves(node: ast.If) -> bool:
+    return any(
+        isinstance(each, (ast.Break, ast.Return, ast.Raise)) for part in node.body for each in ast.walk(part)
+    )
 
 
 def is_open_ended(loop: ast.For | ast.AsyncFor | ast.While) -> bool:

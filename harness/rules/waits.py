@@ -106,6 +106,7 @@ SIGNATURES: tuple[Signature, ...] = (
         "run run_forever run_until_complete _run_once",
     ),
     _signature("process-queue", r"multiprocessing/queues\.py", "get put join join_thread _finalize_join"),
+    _signature("process-queue", r"multiprocessing/managers\.py", "_callmethod"),
     _signature("pool", r"multiprocessing/pool\.py", "get wait map apply starmap next join __next__"),
     _signature("pool-worker", r"multiprocessing/pool\.py", "worker"),
     _signature("process-join", r"multiprocessing/process\.py", "join"),

@@ -360,6 +360,8 @@ def _spinning(scene: Scene, chain: Chain) -> Finding | None:
     works = "package" in owners
     loop = next((each for each in loops if source.is_open_ended(each)), None)
     moved = {each.name for each in motion.counters}
+    if loop is not None and source.ends_by_clock(loop):
+        return _until_a_moment(scene, chain, frame, used)
     if loop is not None and loop is loops[0] and not works and not (source.exit_names(loop) & moved):
         words = ast.unparse(loop).split("\n", 1)[0]
         names = ", ".join(sorted(source.exit_names(loop))) or "nothing"
@@ -422,6 +424,8 @@ def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
             and loop is not None
         ):
             assert loop is not None
+            if source.ends_by_clock(loop):
+                return _until_a_moment(scene, chain, frame, used)
             words = ast.unparse(loop).split("\n", 1)[0]
             return say.finding(
                 scene,
@@ -470,6 +474,19 @@ def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
             *used,
         ],
         next_steps=["see what this call was given: a regular expression that backtracks, a size, a file"],
+    )
+
+
+def _until_a_moment(scene: Scene, chain: Chain, frame: Frame, used: list[str]) -> Finding:
+    return say.finding(
+        scene,
+        chain,
+        "slow",
+        "slow-progress",
+        0.6,
+        f"It burns a CPU in the loop at {say.place(frame)} until a clock tells it to stop.",
+        evidence=[*used, "the loop's end asks a clock"],
+        wait=_at(chain, frame),
     )
 
 
