@@ -230,7 +230,7 @@ def names_cause(text: str) -> bool:
     said = [
         line
         for line in text.splitlines()
-        if not re.search(r"\.py:\d+\)|^\s*File \"|^\s{8,}\S", line) and not line.startswith("Process ")
+        if not re.search(r"\.py:\d+\)|File \"|^\s{8,}\S", line) and not line.startswith("Process ")
     ]
     words = "deadlock|stuck|hung|hangs|stopped|waiting for|blocked|garbage collect|holder|dead\\b|zombie"
     return bool(re.search(words, "\n".join(said), re.IGNORECASE))
