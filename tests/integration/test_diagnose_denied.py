@@ -1,4 +1,4 @@
-"""`harness diagnose` where it may not look, or where there is nothing to see: one clear line, and the rest."""
+"""`harness diagnose` where it may not look, or where there is nothing to see: one clear line and the rest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +19,7 @@ from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.needs("py-spy")
 
