@@ -77,10 +77,11 @@ def report(run_dir: Path) -> None:
     subprocess.run(
         [*HARNESS, "report", str(run_dir), "--out", str(page)], check=True, timeout=120, env=clean_env()
     )
-    for scheme in ("light", "dark"):
-        chromium.screenshot(
-            page, HERE / f"report-{scheme}.png", width=1180, height=1240, dark=scheme == "dark"
-        )
+    with chromium.Browser() as browser:
+        for scheme in ("light", "dark"):
+            shown = browser.open(page, width=1180, height=1240, dark=scheme == "dark")
+            shown.wait("document.documentElement.dataset.ready === '1'")
+            shown.screenshot(HERE / f"report-{scheme}.png")
 
 
 PICTURES = (report,)

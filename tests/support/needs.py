@@ -41,6 +41,7 @@ REQUIRING: set[str] = set()
 _PROGRAMS = {
     "alertmanager": "prometheus-alertmanager",
     "amtool": "amtool",
+    "chromium": "chromium",
     "g++": "g++",
     "git": "git",
     "prometheus": "prometheus",
@@ -48,6 +49,8 @@ _PROGRAMS = {
     "py-spy": "py-spy",
     "tmux": "tmux",
 }
+
+_TEMPLATE = Path("/usr/share/prometheus/alertmanager/default.tmpl")
 
 
 @cache
@@ -58,6 +61,8 @@ def missing(capability: str) -> str | None:
     if capability in _PROGRAMS:
         beside = Path(sys.executable).parent / _PROGRAMS[capability]
         found = beside.exists() or shutil.which(_PROGRAMS[capability])
+        if found and capability == "alertmanager" and not _TEMPLATE.exists():
+            return f"Debian's Alertmanager does not start without {_TEMPLATE}"
         return None if found else f"no program {_PROGRAMS[capability]} on PATH"
     if capability == "root":
         return None if os.geteuid() == 0 else "not root"
