@@ -59,7 +59,9 @@ def check_lr_schedule(
     fixed: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     _refuse_impossible(fixed)
     for key in given.keys() - fixed.keys() - takes:
-        raise ValueError(f"{name_of(fn)} takes no {key}, so none can be drawn: say which one it uses, {key}=…")
+        raise ValueError(
+            f"{name_of(fn)} takes no {key}, so none can be drawn: say which one it uses, {key}=…"
+        )
     if len(fixed) == len(given):
         found = [fault for rule in PROPERTIES if (fault := rule(fn, fixed)) is not None]
     else:

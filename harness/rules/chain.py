@@ -181,6 +181,8 @@ class Scene:
     def _lock(self, wait: Wait) -> Edge:
         if wait.user is None:
             return Edge(gap="unproved")
+        if wait.thread.python_frames[0].file.startswith("<frozen importlib"):
+            return self._import(wait, wait.user)
         wanted = self.sources.asked(wait.user)
         key = self.key(wait.thread, wait.user, wanted) if wanted else None
         if key is None:
@@ -196,6 +198,19 @@ class Scene:
                         )
                         return Edge(to=thread, fact=fact)
         return Edge(gap="nobody", fact=f"no thread of this process stands in a block that holds {wanted}")
+
+    def _import(self, wait: Wait, user: Frame) -> Edge:
+        """The thread that runs the module whose import is waited for: it holds the lock until it is done."""
+        names = self.sources.imported(user)
+        for thread in wait.thread.process.threads:
+            for frame in thread.python_frames:
+                path = frame.file.removesuffix("/__init__.py").removesuffix(".py")
+                if frame.function == "<module>" and any(
+                    path.endswith("/" + name.replace(".", "/")) for name in names
+                ):
+                    fact = f"{thread.name} still imports {frame.file.rsplit('/', 1)[-1]}, and holds its lock"
+                    return Edge(to=thread, fact=fact)
+        return Edge(gap="unproved")
 
     def _counterpart(self, wait: Wait, own: tuple[str, ...], opposite: tuple[str, ...]) -> Edge:
         others = [

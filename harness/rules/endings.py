@@ -137,7 +137,7 @@ def interpreter_exit(scene: Scene) -> Iterator[Finding]:
                 chain,
                 "hung",
                 "interpreter-exit",
-                0.9,
+                0.95,
                 f"The program is done, but an exit hook does not end: {say.place(begin.user)}.",
                 evidence=[f"the main thread's outermost frame is {say.place(outermost)}, not a module's"],
                 next_steps=["let the hook give up after a time"],

@@ -124,6 +124,17 @@ class Sources:
                 return ast.unparse(node.func.value)
         return None
 
+    def imported(self, frame: Frame) -> tuple[str, ...]:
+        """The modules that a frame's line imports, with the packages that they are in."""
+        names: list[str] = []
+        for node in self._nodes(frame):
+            if isinstance(node, (ast.Import, ast.ImportFrom)) and _spans(node, frame.line):
+                inside = [each.name for each in node.names]
+                module = node.module if isinstance(node, ast.ImportFrom) else None
+                names += [module, *(f"{module}.{each}" for each in inside)] if module else inside
+        parts = [name.split(".") for name in names]
+        return tuple(dict.fromkeys(".".join(each[:at]) for each in parts for at in range(len(each), 0, -1)))
+
     def receiver(self, frame: Frame, *methods: str) -> str | None:
         """`x.y` of a call `x.y.method(…)` on a frame's line."""
         for node in self._nodes(frame):

@@ -34,6 +34,7 @@ _SHELL = re.compile(r"(sh|bash|dash|zsh|ash|ksh|fish|nohup|env|timeout|time|nice
 _HELPERS = re.compile(
     r"resource_tracker|forkserver|semaphore_tracker|pt_elastic|compile_worker|harness\b.*\bkeeper"
 )
+_COMPREHENSIONS = ("<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>")
 _WORKER_FRAMES = ("_worker_loop", "_process_worker", "worker", "_launch_process", "_bootstrap")
 
 
@@ -419,14 +420,15 @@ def _threads(process: ProcessView) -> tuple[ThreadView, ...]:
 def _bare(stack: ThreadStack) -> ThreadStack:
     """Functions by their own name: before Python 3.11 a dump tells no class with it.
 
-    In a worker of multiprocessing, without what started it: after a fork that is its parent's stack.
+    A comprehension is part of the function that it stands in: before 3.12 it has a frame of its own. In a
+    worker of multiprocessing what started it is left out: after a fork that is its parent's stack.
     """
-    frames = tuple(
-        frame
-        if frame.native or "." not in frame.function
-        else replace(frame, function=_own_name(frame.function))
-        for frame in stack.frames
-    )
+    frames: tuple[Frame, ...] = ()
+    for frame in reversed(stack.frames):
+        name = frame.function if frame.native else _own_name(frame.function)
+        if name in _COMPREHENSIONS and frames and frames[0].file == frame.file:
+            name = frames[0].function
+        frames = (frame if name == frame.function else replace(frame, function=name), *frames)
     begins = next((at for at, frame in enumerate(frames) if _begins_worker(frame)), 0)
     return replace(stack, frames=frames[:begins] if begins else frames)
 

@@ -122,6 +122,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _signature("event", r"threading\.py", "wait wait_for acquire"),
     _signature("lock", r"threading\.py", "__enter__ _acquire_restore"),
     _signature("lock", r"logging/__init__\.py", "acquire"),
+    _signature("lock", r"<frozen importlib\._bootstrap>", "acquire"),
     _signature("dns", r"socket\.py", "getaddrinfo getfqdn gethostbyname"),
     _signature("socket-connect", r"socket\.py", "create_connection"),
     _signature("socket-connect", r"urllib3/util/connection\.py", "create_connection"),
