@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 SEED = 20261123
 HELPER = "pass_on"
+_SEVERAL = frozenset(
+    ("fork", "spawn", "pool", "process-pool", "launcher-2", "torchrun-2", "combined-1", "combined-2")
+)
 _WORDS = """
     alder amber birch cedar clover coral delta ember fable fern flint gable grove hazel heron iris
     ivory juniper kelp lark linden maple merle moss nettle oriole osprey pearl pine plover quartz
@@ -91,7 +94,10 @@ def make(path: Path, variant: Variant, *, seed: int = SEED) -> Program | None:
     if made is None:
         return None
     needs = tuple(dict.fromkeys((*made.truth.get("needs", ()), *variant.needs)))
-    return made.told(needs=list(needs)) if needs else made
+    made = made.told(needs=list(needs)) if needs else made
+    # READY may be one process's word while others still start.
+    settle = max(0.5, made.truth.get("settle_seconds", 0.0))
+    return made.told(settle_seconds=settle) if variant.name in _SEVERAL else made
 
 
 # ── names ───────────────────────────────────────────────────────────────────────────────────────────────────
