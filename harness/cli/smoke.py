@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -97,7 +98,8 @@ def _run(args: argparse.Namespace, plan: Plan, stages: Sequence[Stage]) -> int:
 
     folder = new_folder(args.runs, time.time())
     with Interrupts() as interrupts:
-        report = Runner(plan, stages, folder, show_for(sys.stdout.isatty())).run(interrupts)
+        show = show_for(sys.stdout.isatty())
+        report = Runner(plan, stages, folder, show, again=_again(args)).run(interrupts)
         wanted = [(folder / "report.json", files.as_json(report))]
         if args.json is not None:
             wanted.append((args.json, files.as_json(report)))
@@ -109,6 +111,14 @@ def _run(args: argparse.Namespace, plan: Plan, stages: Sequence[Stage]) -> int:
     if interrupts.count:
         return _INTERRUPTED
     return 0 if report.passed and not any(problems) else 1
+
+
+def _again(args: argparse.Namespace) -> str:
+    """The command line, as far as it says what is run."""
+    words = ["harness", "smoke", str(args.plan)]
+    words += [word for setting in args.settings for word in ("--set", setting)]
+    words += [] if args.timeout_scale == 1 else ["--timeout-scale", f"{args.timeout_scale:g}"]
+    return shlex.join(words)
 
 
 def _listed(stages: Sequence[Stage]) -> list[str]:

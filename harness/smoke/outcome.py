@@ -42,6 +42,7 @@ class Report:
     plan: str
     name: str
     folder: str
+    again: str  # the command line that runs the same, to be continued with --from STAGE
     started_at: str
     seconds: float
     outcomes: tuple[Outcome, ...]

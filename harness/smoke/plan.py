@@ -23,6 +23,7 @@ import re
 import shlex
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
@@ -33,7 +34,6 @@ from harness.smoke.yamlfile import PlanError, Values, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from harness.smoke.expect import Expectation
     from harness.smoke.yamlfile import Item
@@ -140,11 +140,16 @@ def load(path: Path, settings: Mapping[str, str | tuple[str, ...]] | None = None
     values.update(settings or {})
     known = Values(values)
     known.used.update({"python", *(settings or {})})
-    items = [item for source in (included, root) if "stages" in source for item in _stages(source["stages"])]
+    items = [
+        item.with_values(known.replaced("here", str(Path(item.file).parent)))
+        for source in (included, root)
+        if "stages" in source
+        for item in source["stages"].strict_sequence()
+    ]
     if not items:
         raise PlanError(f"{path}: has no stages", remedy="Start from configs/smoke/cpu.yaml")
-    budgets = _budgets(root.get("budgets"))
-    stages = [stage for item in items for stage in _parse_stage(item.with_values(known), budgets)]
+    budgets = root["budgets"].mapping() if "budgets" in root else {}
+    stages = [stage for item in items for stage in _parse_stage(item, budgets)]
     _check_names(stages, items, budgets)
     families = _families(items, stages)
     stages = [dataclasses.replace(stage, needs=_needs(stage, families)) for stage in stages]
@@ -155,7 +160,7 @@ def load(path: Path, settings: Mapping[str, str | tuple[str, ...]] | None = None
 
 
 def _values(item: Item | None, folder: Path) -> dict[str, str | tuple[str, ...]]:
-    """Each text or list of texts; `{here}` in one is the folder of its file."""
+    """Each text or list of texts; `{here}`, as in stages, is the folder of the file."""
     found: dict[str, str | tuple[str, ...]] = {}
     if item is None:
         return found
@@ -179,14 +184,6 @@ def _refuse_unused(item: Item | None, values: Values) -> None:
             raise value.wrong("no stage uses it", nearest(name, sorted(values.used - {"python"})))
 
 
-def _stages(item: Item) -> list[Item]:
-    return item.strict_sequence()
-
-
-def _budgets(item: Item | None) -> dict[str, Item]:
-    return {} if item is None else item.mapping()
-
-
 def _parse_stage(item: Item, budgets: Mapping[str, Item]) -> list[Stage]:
     """One stage, or one for each value that `for_each` names."""
     keys = item.mapping(_STAGE_KEYS)
@@ -199,6 +196,7 @@ def _parse_stage(item: Item, budgets: Mapping[str, Item]) -> list[Stage]:
             f"{yamlfile.shown(name)} cannot name a stage", "Use up to 40 small letters, digits, - and _"
         )
     item = dataclasses.replace(item, key=name)
+    keys = item.mapping(_STAGE_KEYS)
     if "for_each" not in keys:
         return [_parse_one(item, name, budgets.get(name))]
     variable = keys["for_each"].text()

@@ -98,8 +98,11 @@ def new_folder(runs: Path, now_seconds: float) -> Path:
 class Runner:
     """Runs the chosen stages of a plan, in order."""
 
-    def __init__(self, plan: Plan, stages: Sequence[Stage], folder: Path, show: Show) -> None:
+    def __init__(
+        self, plan: Plan, stages: Sequence[Stage], folder: Path, show: Show, *, again: str = "harness smoke"
+    ) -> None:
         self._plan, self._stages, self._folder, self._show = plan, stages, folder, show
+        self._again = again
         self._environment: Mapping[str, str] = environment()
         self._outcomes: dict[str, Outcome] = {}
 
@@ -121,6 +124,7 @@ class Runner:
             plan=self._plan.path,
             name=self._plan.name,
             folder=str(self._folder),
+            again=self._again,
             started_at=started_at,
             seconds=time.monotonic() - began,
             outcomes=tuple(self._outcomes.values()),

@@ -277,6 +277,6 @@ def summary_lines(report: Report) -> list[str]:
         )
         if first.log:
             rows.append(("log", first.log))
-        rows.append(("again", f"harness smoke {report.plan} --from {first.name}"))
+        rows.append(("again", f"{report.again} --from {first.name}"))
         lines.extend(f"  {label:<7}{text}" for label, text in rows)
     return lines
