@@ -75,11 +75,12 @@ class RowReader:
         except OSError as error:
             self.problem = f"{self._path.name} cannot be read: {error.strerror}"
             return
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            os.close(descriptor)
+            self.problem = f"{self._path.name} is not a regular file"
+            return
         with os.fdopen(descriptor, "rb", buffering=0) as file:
-            facts = os.fstat(descriptor)
-            if not stat.S_ISREG(facts.st_mode):
-                self.problem = f"{self._path.name} is not a regular file"
-                return
             # What is written while we read is left for the next report.
             left, rest, skipping = facts.st_size, b"", False
             while left > 0:
