@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -176,6 +177,26 @@ def test_importing_the_plugin_loads_no_hypothesis():
         [sys.executable, "-c", program], cwd=REPOSITORY, env=clean_env(), timeout=60, check=False
     )
     assert done.returncode == 0
+
+
+@pytest.mark.needs("torch")
+def test_the_page_of_documentation_passes_as_it_stands(tmp_path):
+    page = (REPOSITORY / "docs/how-to/properties.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "test_page.py").write_text(code)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "harness.properties.plugin"),
+            *("-p", "no:cacheprovider", "--harness-examples", "20"),
+        ],
+        cwd=tmp_path,
+        env=clean_env(PYTHONPATH=str(REPOSITORY)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "3 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.needs("torch")
