@@ -11,7 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
-from harness.rules import say
+from harness.rules import say, spawned
 from harness.rules.progress import by_counter, by_record
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def rendezvous(scene: Scene) -> Iterator[Finding]:
         if process.role == "launcher":
             yield _nodes(scene, chain, wait)
             continue
-        size = process.environment.get("WORLD_SIZE", "?")
+        size = expected if expected is not None else "?"
         present = sorted(each.rank for each in scene.view.ranks if each.rank is not None)
         address = (
             f"{process.environment.get('MASTER_ADDR', '?')}:{process.environment.get('MASTER_PORT', '?')}"
@@ -217,9 +217,9 @@ def _place_in(chain: Chain) -> Wait:
 def _operation(wait: Wait) -> str:
     if wait.kind == "collective" and wait.frame is not None:
         return wait.frame.function if "distributed_c10d" in wait.frame.file else "DDP's reduction"
-    ranked = (
-        wait.thread.process.rank is not None and wait.thread.process.environment.get("WORLD_SIZE", "1") != "1"
-    )
+    process = wait.thread.process
+    several = process.environment.get("WORLD_SIZE", "1") != "1" or len(process.view.ranks) > 1
+    ranked = process.rank is not None and several
     if not ranked or wait.kind not in ("native", "native-futex", "lock", "busy"):
         return ""
     native = " ".join(each.function for each in wait.thread.native_frames)
@@ -262,7 +262,7 @@ def world_size(scene: Scene) -> int | None:
     for each in scene.view.ranks:
         if (text := each.environment.get("WORLD_SIZE", "")).isdigit():
             return int(text)
-    return None
+    return next((size for each in scene.view.ranks if (size := spawned.world_size(each))), None)
 
 
 def _same_host(scene: Scene, size: int) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import frames as code
 from harness.evidence import Reading
-from harness.rules import calls
+from harness.rules import calls, spawned
 from harness.views import rates
 
 if TYPE_CHECKING:
@@ -279,6 +279,15 @@ class ProcessView:
         stacks = (thread for dump in self.dumps for thread in dump.threads)
         return any(_begins_worker(frame) for stack in stacks for frame in stack.frames)
 
+    @cached_property
+    def spawned_rank(self) -> bool:
+        """Whether it is one of several ranks that its parent's program started."""
+        return (
+            self.by_multiprocessing
+            and self.parent is not None
+            and any(each is self for each in spawned.ranks_of(self.parent))
+        )
+
     @property
     def has_trusted_locals(self) -> bool:
         """Whether a dump was taken while it was paused."""
@@ -316,6 +325,8 @@ class ProcessView:
             return int(self.record["rank"])
         if self.role != "trainer":
             return None
+        if self.spawned_rank:
+            return spawned.rank_in(self)
         for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK"):
             if (text := self.environment.get(name, "")).isdigit():
                 above = (each for each in self.ancestors if each.role == "trainer")
@@ -463,7 +474,7 @@ def _role(process: ProcessView) -> Role:
     if process.record is not None:
         return "trainer"
     if parent is not None and _is_worker(process, parent):
-        return "worker"
+        return "trainer" if process.spawned_rank else "worker"
     return "trainer"
 
 

@@ -109,6 +109,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _signature("process-queue", r"multiprocessing/managers\.py", "_callmethod"),
     _signature("pool", r"multiprocessing/pool\.py", "get wait map apply starmap next join __next__"),
     _signature("pool-worker", r"multiprocessing/pool\.py", "worker"),
+    _signature("process-join", r"torch/multiprocessing/spawn\.py", "join"),
     _signature("process-join", r"multiprocessing/process\.py", "join"),
     _signature("process-join", r"multiprocessing/popen_(fork|spawn_posix|forkserver)\.py", "wait poll"),
     _signature("process-lock", r"multiprocessing/synchronize\.py"),
