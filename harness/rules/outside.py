@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
 from harness.rules import lockfiles, say, working
-from harness.rules.chain import connected, descendants
+from harness.rules.chain import connected, descendants, user_frames
+from harness.rules.flow import runs_again
 from harness.rules.progress import progress
 
 if TYPE_CHECKING:
@@ -218,16 +219,25 @@ def sleeping(scene: Scene) -> Iterator[Finding]:
                 next_steps=["see in its log why each try fails", "bound the number of tries"],
             )
         else:
+            unread = _unread_loop(scene, wait)
             yield say.finding(
                 scene,
                 chain,
                 "hung",
                 "sleep",
-                0.82,
+                0.5 if unread else 0.82,
                 f"{say.who(wait.thread)} sleeps, at {say.place(frame)}.",
-                evidence=[f"`{scene.sources.line(frame)}`" if frame else "", *counted],
+                evidence=[f"`{scene.sources.line(frame)}`" if frame else "", unread, *counted],
                 next_steps=["see what it waits for: a sleep in a loop is a poll"],
             )
+
+
+def _unread_loop(scene: Scene, wait: Wait) -> str:
+    """Where it wakes up again and again in a loop whose variables could not be read, it may well go on."""
+    if wait.thread.process.has_trusted_locals or not runs_again(wait.thread):
+        return ""
+    looping = any(scene.sources.loops(frame) for frame in user_frames(wait.thread))
+    return "it wakes up in a loop, and whether the loop advances could not be read" if looping else ""
 
 
 def native(scene: Scene) -> Iterator[Finding]:

@@ -438,6 +438,8 @@ def moved(where: str) -> Callable[[Program, random.Random], Program | None]:
             return changed
         truth = {key: value for key, value in changed.truth.items() if key not in ("blame", "facts")}
         truth |= {"state": ["healthy", "slow"], "cause": ["healthy", "slow-progress", "slow-io"]}
+        if cause == "disk-wait":  # then no thread can be paused for its locals, which may be all that moves
+            truth = {**truth, **{key: [*truth[key], "unknown"] for key in ("state", "cause")}}
         return replace(changed, truth=truth)
 
     return change
