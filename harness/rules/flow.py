@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
-from harness.rules import say
+from harness.rules import runs, say
 
 if TYPE_CHECKING:
-    from harness.evidence import IoCounters, Syscall, Traffic, Undisturbed
+    from harness.evidence import IoCounters, Syscall, Traffic
     from harness.rules.chain import Scene
-    from harness.rules.view import ProcessView, ThreadView
+    from harness.rules.view import ProcessView
     from harness.rules.waits import Wait
 
 # What one is woken from only by what one waits for.
@@ -27,33 +27,11 @@ _SERVED = frozenset(
 )
 _POLL_TIMEOUT_AT = {"poll": 2, "epoll_wait": 3, "epoll_pwait": 3}
 _NO_LIMIT = 0xFFFFFFFF
+# A callback that only looks at something (a heartbeat, a poll) costs a fraction of this.
+_WORK_SECONDS = 0.0004
 # A loop that sleeps between portions; a poll that reads a small status file moves less.
 _COPIED_BYTES_PER_SECOND = 4096
 _READ_BYTES_PER_SECOND = 128 * 1024
-
-
-def undisturbed(thread: ThreadView) -> tuple[Undisturbed, ...]:
-    """What it did between our looks, per sample that could tell."""
-    return tuple(
-        sample.undisturbed.value
-        for sample in thread.samples
-        if sample is not None and isinstance(sample.undisturbed, Reading)
-    )
-
-
-def runs_again(thread: ThreadView) -> bool | None:
-    """Whether it ran in several of the times between our looks; None where that was not counted."""
-    seen = undisturbed(thread)
-    if not seen:
-        return None
-    ran = sum(each.runs > 0 for each in seen)
-    return ran >= min(2, len(seen)) and ran * 2 >= len(seen)
-
-
-def never_ran(thread: ThreadView) -> float | None:
-    """The seconds in which nothing disturbed it and it did not run once; None if it ran, or was not seen."""
-    seen = undisturbed(thread)
-    return sum(each.seconds for each in seen) if seen and not any(each.runs for each in seen) else None
 
 
 def has_limit(call: Syscall) -> bool:
@@ -72,16 +50,25 @@ def has_limit(call: Syscall) -> bool:
 def served(wait: Wait) -> str:
     """What shows that a wait inside the training ends again and again, or nothing."""
     thread, call = wait.thread, wait.thread.syscall
-    if wait.kind not in _SERVED or call is None or has_limit(call) or not runs_again(thread):
+    if wait.kind not in _SERVED or call is None or has_limit(call) or not runs.runs_again(thread):
         return ""
     if wait.frame is not None and any(each.function == "wait_for" for each in thread.python_frames[:3]):
         return ""  # woken, and its condition is false all the same
-    seen = undisturbed(thread)
-    runs, seconds = sum(each.runs for each in seen), sum(each.seconds for each in seen)
+    often, _, seconds = runs.counted(thread)
     return (
-        f"{thread.name or 'the thread'} got {say.waits_for(wait)} and waits again: it ran {runs} times "
+        f"{thread.name or 'the thread'} got {say.waits_for(wait)} and waits again: it ran {often} times "
         f"in {seconds:.1f} s"
     )
+
+
+def turns(wait: Wait) -> str:
+    """What shows that an event loop's timers call something that works, or nothing."""
+    if wait.kind != "async" or not runs.runs_again(wait.thread):
+        return ""
+    often, worked, seconds = runs.counted(wait.thread)
+    if worked < _WORK_SECONDS * often:
+        return ""
+    return f"the event loop ran {often} times in {seconds:.1f} s, and worked {worked * 1000:.0f} ms"
 
 
 def moves_bytes(scene: Scene, wait: Wait) -> str:
@@ -91,7 +78,7 @@ def moves_bytes(scene: Scene, wait: Wait) -> str:
     if wait.kind in ("pipe-read", "pipe-write"):
         return _pipe(wait)
     if wait.kind == "sleep" and wait.user is not None and not scene.sources.retries(wait.user):
-        return _portions(wait.thread.process) if runs_again(wait.thread) else ""
+        return _portions(wait.thread.process) if runs.runs_again(wait.thread) else ""
     return ""
 
 
@@ -105,23 +92,23 @@ def traffic(scene: Scene, wait: Wait) -> Traffic | None:
 
 def _socket(scene: Scene, wait: Wait) -> str:
     found, call = traffic(scene, wait), wait.thread.syscall
-    runs = runs_again(wait.thread)
+    again = runs.runs_again(wait.thread)
     elapsed = scene.view.elapsed_seconds
     if found is not None:
         since = found.since_received_seconds if wait.kind == "socket-read" else found.since_sent_seconds
-        if since >= max(elapsed, 0.5) or runs is False:
+        if since >= max(elapsed, 0.5) or again is False:
             return ""
         total = found.received_bytes if wait.kind == "socket-read" else found.acknowledged_bytes
         verb = "came" if wait.kind == "socket-read" else "went"
         return f"the last bytes {verb} {since:.1f} s ago, {total:,} on this connection"
-    if runs and call is not None and not has_limit(call):
+    if again and call is not None and not has_limit(call):
         return f"{wait.thread.name or 'the thread'} is woken by its socket again and again"
     return ""
 
 
 def _pipe(wait: Wait) -> str:
     first, last, seconds = _io(wait.thread.process)
-    if first is None or last is None or seconds <= 0 or not runs_again(wait.thread):
+    if first is None or last is None or seconds <= 0 or not runs.runs_again(wait.thread):
         return ""
     reads = wait.kind == "pipe-read"
     moved = last.read_chars - first.read_chars if reads else last.write_chars - first.write_chars

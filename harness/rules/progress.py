@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness import frames as code
 from harness.evidence import Reading
 from harness.rules import flow, say, source
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 # A step may take this many times as long as the last before it counts as late.
 _PATIENCE_STEPS = 3.0
-_RETRY = re.compile(r"retr|attempt|tries|try", re.IGNORECASE)
+_RETRY = re.compile(r"retr|attempt|tries|try|wait|poll|fail|error|miss", re.IGNORECASE)
+# What people count who train.
+_STEPS = re.compile(r"step|epoch|batch|episode|update", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,7 @@ def _by_flow(scene: Scene, chain: Chain) -> Progress | None:
         return None
     if words := flow.moves_bytes(scene, chain.end):
         return Progress(words=words, thread=chain.end.thread, flows=True)
-    words = flow.served(chain.begin)
+    words = flow.served(chain.begin) or flow.turns(chain.begin)
     return Progress(words=words, thread=chain.begin.thread) if words else None
 
 
@@ -120,7 +123,7 @@ def by_counter(scene: Scene, thread: ThreadView) -> Progress | None:
                 outermost=not outer,
                 total=total(loop, counter.frame),
             )
-    return _by_object(scene, thread) or _by_argument(scene, thread)
+    return _by_object(scene, thread) or _by_argument(scene, thread) or _by_round(scene, thread)
 
 
 def _by_object(scene: Scene, thread: ThreadView) -> Progress | None:
@@ -140,9 +143,45 @@ def _by_argument(scene: Scene, thread: ThreadView) -> Progress | None:
     """A function was called again, with another number: its caller goes on."""
     for counter in scene.motion(thread).counters:
         if counter.argument and not scene.sources.retries(counter.frame) and not _RETRY.search(counter.name):
-            if _is_assigned(scene, counter):
+            if _is_assigned(scene, counter) or _is_a_pause(scene, thread, counter):
                 continue
             return Progress(words=f"{counter.frame.function} was called again: {counter.words}")
+    return None
+
+
+def _is_a_pause(scene: Scene, thread: ThreadView, counter: Counter) -> bool:
+    """Whether a function sleeps for a loop that asks again and again for something else than its argument."""
+    if scene.wait(thread).kind not in ("sleep", "retry"):
+        return False
+    frames = iter(thread.python_frames)
+    for frame in frames:
+        if (frame.file, frame.function) == (counter.frame.file, counter.frame.function):
+            break
+    caller = next(frames, None)
+    loop = next(iter(scene.sources.loops(caller)), None) if caller is not None else None
+    return isinstance(loop, ast.While) and _polls(loop)
+
+
+def _polls(loop: ast.While) -> bool:
+    return bool(source.exit_names(loop)) or source.leaves_early(loop)
+
+
+def _by_round(scene: Scene, thread: ThreadView) -> Progress | None:
+    """An endless loop counts its rounds, and each round calls what waits: so those waits do end.
+
+    A loop that waits itself counts its tries as well, unless it counts steps by their name.
+    """
+    users = [each for each in thread.python_frames if code.owner(each) == "user"]
+    for counter in scene.motion(thread).counters:
+        loops = scene.sources.loops(counter.frame)
+        endless = next((each for each in loops if isinstance(each, ast.While)), None)
+        if endless is None or not counter.monotonic or counter.last < counter.first:
+            continue
+        if scene.sources.retries(counter.frame) or _RETRY.search(counter.name):
+            continue
+        itself = not users or users[0].function == counter.frame.function
+        if _STEPS.search(counter.name) or not (itself or _polls(endless)):
+            return Progress(words=counter.words)
     return None
 
 
@@ -159,8 +198,7 @@ def _is_assigned(scene: Scene, counter: Counter) -> bool:
 def advances(loop: ast.For | ast.AsyncFor | ast.While, counter: Counter) -> bool:
     """Whether this loop's end depends on this counter."""
     if isinstance(loop, ast.While):
-        names = source.exit_names(loop)
-        return counter.name in names
+        return counter.name in source.exit_names(loop) and counter.name != source.bound(loop)
     targets = {each.id for each in ast.walk(loop.target) if isinstance(each, ast.Name)}
     if counter.name in targets:
         return not source.is_open_ended(loop) or counter.name in source.exit_names(loop)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from harness import frames as code
 from harness.evidence import Reading
 from harness.findings import Blame, Finding, Link
+from harness.rules import runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -170,6 +171,11 @@ def stillness(scene: Scene, thread: ThreadView) -> tuple[str, ...]:
         facts.append(f"{seen} of {seen} samples over {scene.view.elapsed_seconds:.1f} s show the same lines")
     if thread.cpu_cores is not None:
         facts.append(f"{thread.name or 'the thread'} used {thread.cpu_cores * 100:.0f} % of a CPU")
+    often, _, seconds = runs.counted(thread)
+    if seconds > 0 and not often:
+        facts.append(f"it did not run once in the {seconds:.1f} s in which nothing of ours paused it")
+    elif seconds > 0 and runs.runs_again(thread):
+        facts.append(f"it woke up {often} times in {seconds:.1f} s")
     call = thread.syscall
     if call is not None and thread.same_syscall:
         where = f" ({thread.wchans[-1]})" if thread.wchans else ""

@@ -208,6 +208,11 @@ def _leaves(node: ast.If) -> bool:
     )
 
 
+def leaves_early(loop: ast.For | ast.AsyncFor | ast.While) -> bool:
+    """Whether something inside a loop may end it."""
+    return any(isinstance(each, (ast.Break, ast.Return)) for each in ast.walk(loop))
+
+
 def is_open_ended(loop: ast.For | ast.AsyncFor | ast.While) -> bool:
     """Whether a loop has no end of its own: `while`, or `for` over itertools.count and the like."""
     if isinstance(loop, ast.While):
