@@ -18,6 +18,7 @@ from harness.evidence import Artifact, ArtifactKind, Disk, Reading
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from harness.collect.procfs import Proc
     from harness.evidence import Descriptor, Process
 
 MAX_ENTRIES = 4000
@@ -95,16 +96,16 @@ def _walk(folder: Path, budget: int) -> Iterator[Artifact | None]:
             continue
 
 
-def disks(processes: Sequence[Process]) -> tuple[Disk, ...]:
-    """The file systems of what is written, and of the current folders."""
+def disks(proc: Proc, processes: Sequence[Process]) -> tuple[Disk, ...]:
+    """The file systems of what is written, and of the current folders: by the target's own mounts."""
     found: dict[tuple[int, int], Disk] = {}
     for process in processes[:16]:
-        paths = [each.target for each in _written(process)]
+        paths = [(each.target, proc.path(process.pid, "fd", str(each.number))) for each in _written(process)]
         if isinstance(process.cwd, Reading):
-            paths.append(process.cwd.value)
-        for path in paths[:32]:
+            paths.insert(0, (process.cwd.value, proc.path(process.pid, "cwd")))
+        for path, link in paths[:32]:
             try:
-                facts = os.statvfs(path)
+                facts = os.statvfs(link)
                 key = (facts.f_fsid, facts.f_blocks)
             except OSError:
                 continue

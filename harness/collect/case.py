@@ -23,6 +23,7 @@ from harness.collect import (
     descriptors,
     facts,
     failures,
+    flight,
     gpu,
     locks,
     logs,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         Descriptor,
         Disk,
         FileLock,
+        FlightDump,
         Host,
         Json,
         KnownLine,
@@ -140,6 +142,7 @@ def collect(
         disks=look.disks(),
         known_lines=look.known_lines(found),
         steps=look.steps(),
+        flight=look.flight(),
         traffic=traffic_seen,
     )
     case = dataclasses.replace(case, took_seconds=look.deadline.elapsed())
@@ -365,7 +368,7 @@ class _Look:
 
     def disks(self) -> Piece[tuple[Disk, ...]]:
         """The file systems that it writes to."""
-        return piece(functools.partial(artifacts.disks, self._processes), self.deadline, 0.5)
+        return piece(functools.partial(artifacts.disks, self.proc, self._processes), self.deadline, 0.5)
 
     def known_lines(self, found: Piece[tuple[Artifact, ...]]) -> Piece[tuple[KnownLine, ...]]:
         """Lines that mislead, in its log and in those beside it."""
@@ -381,6 +384,12 @@ class _Look:
             return logs.known_lines(dict.fromkeys(beside), self.owners())
 
         return piece(read, self.deadline, 0.5)
+
+    def flight(self) -> Piece[tuple[FlightDump, ...]]:
+        """What torch's flight recorder left behind."""
+        seconds = self.deadline.within(3.0)
+        read = functools.partial(flight.read, self.proc, self._processes, self.owners(), seconds=seconds)
+        return piece(read, self.deadline, 3.5)
 
     def steps(self) -> Piece[tuple[dict[str, Json], ...]]:
         """The newest steps."""

@@ -9,6 +9,8 @@ TRUTH = {
     "state": "hung",
     "cause": "retry-sleep",
     "blame": ["save"],
+    "facts": ["disk-full"],
+    "keeps": ["disks"],
     "needs": ["tmpfs", "root"],
 }
 CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000
@@ -20,7 +22,7 @@ def small_disk():
     assert libc.unshare(CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
     assert libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) == 0
     assert libc.mount(b"none", folder.encode(), b"tmpfs", 0, b"size=64k") == 0
-    return folder
+    os.chdir(folder)
 
 
 def save(path, state):
@@ -34,4 +36,5 @@ def save(path, state):
             time.sleep(5)
 
 
-save(os.path.join(small_disk(), "step_1000.pt"), bytes(1_000_000))
+small_disk()
+save("step_1000.pt", bytes(1_000_000))
