@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from harness.evidence import Reading
 from harness.rules import lockfiles, say, working
 from harness.rules.chain import connected, descendants, user_frames
-from harness.rules.flow import runs_again
 from harness.rules.progress import progress
+from harness.rules.runs import runs_again
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
