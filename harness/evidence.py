@@ -443,6 +443,32 @@ class KnownLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FlightEntry:
+    """One collective of one rank, as torch's flight recorder has it; the frame is the user's call."""
+
+    group: str
+    sequence: int
+    operation: str
+    sizes: str
+    pending: bool
+    file: str
+    line: int
+    function: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlightDump:
+    """The newest collectives of one rank, oldest first: a file that torch wrote when it gave up waiting."""
+
+    rank: int
+    ranks: int
+    path: str
+    modified_wall_seconds: float
+    version: str
+    entries: tuple[FlightEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
     """A file system that the target writes to."""
 
@@ -507,6 +533,7 @@ class Case:
     artifacts: Piece[tuple[Artifact, ...]] = Missing(reason="unavailable", detail="not recorded")
     disks: Piece[tuple[Disk, ...]] = Missing(reason="unavailable", detail="not recorded")
     known_lines: Piece[tuple[KnownLine, ...]] = Missing(reason="unavailable", detail="not recorded")
+    flight: Piece[tuple[FlightDump, ...]] = Missing(reason="unavailable", detail="not recorded")
     # The newest steps of the lowest rank here, oldest first: rows of its heartbeat's ring.
     steps: Piece[tuple[dict[str, Json], ...]] = Missing(reason="unavailable", detail="not recorded")
     traffic: Piece[tuple[Traffic, ...]] = Missing(reason="unavailable", detail="not recorded")

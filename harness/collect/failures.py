@@ -27,6 +27,7 @@ _CASE_PIECES = (
     "disks",
     "known_lines",
     "steps",
+    "flight",
 )
 _SAMPLE_PIECES = ("io", "threads", "stacks")
 
