@@ -106,15 +106,17 @@ class Recorder:
         self._asleep = False
         self._waiting = False
         self._in_backward = False
-        self._stepped_inside: weakref.ref[Any] | None = None  # within a backward pass
+        self._stepped_inside: list[weakref.ref[Any]] = []  # within a backward pass
         self._inner = 0  # backward passes within the optimizer's step
         self._stepping: int | None = None
         self._batches = False
         self._backwards = 0
         self._optimizers = 0
         self._leader: weakref.ref[Any] | None = None
+        self._fresh: list[weakref.ref[Any]] = []  # made since the leader stepped: another training begins
         self._others = 0
         self._steps = 0  # of any optimizer
+        self._seen: set[int] = set()  # which have stepped since the leader leads
         self._losses: list[Scalar] = []
         self._norms: list[Scalar] = []
         self._rates: list[float] | None = None
@@ -133,11 +135,11 @@ class Recorder:
     def claim(self, *, rank: int | None = None, world_size: int | None = None) -> None:
         """Take the rank's record, or learn that another process has it; tell again where we stand."""
         provisional = self._base == wire.COMMAND_STAGE and rank is None
-        moved = not self._claimed or rank is not None
+        before = self._emit._record  # noqa: SLF001
         self._claimed = self._emit._speak_for(  # noqa: SLF001 (made for this)
             self.hand_over, rank=rank, world_size=world_size, provisional=provisional
         )
-        if self._claimed and moved:
+        if self._claimed and self._emit._record is not before:  # noqa: SLF001
             self._rows = self._emit._record.rows  # noqa: SLF001
             scopes, self._scopes = self._scopes, []
             self._emit.stage(self._base)
@@ -148,7 +150,8 @@ class Recorder:
         """In a fork or a helper: nothing, until it joins a process group."""
         if self.on:
             self.on, self._asleep = False, True
-            self._claimed = False
+            self._claimed = self._waiting = self._in_backward = self._batches = False
+            self._base, self._stepping = wire.COMMAND_STAGE, None
             self._scopes, self._pending = [], []
 
     def wake(self) -> None:
@@ -308,11 +311,12 @@ class Recorder:
         """They were computed, or `backward` failed."""
         self._in_backward = False
         self._event(clockwork.BACKWARD, clockwork.OPTIMIZER if self._stepping is not None else None)
-        optimizer = self._stepped_inside
-        if optimizer is not None:
-            self._stepped_inside = None
-            if well and optimizer() is not None:
-                self._complete(optimizer())
+        if self._stepped_inside:
+            inside = [each() for each in self._stepped_inside]
+            self._stepped_inside = []
+            leader = self._leader() if self._leader is not None else None
+            if well:
+                self._complete(leader if any(each is leader for each in inside) else inside[0])
 
     def _note_loss(self, tensors: "Any") -> None:
         if isinstance(tensors, tuple | list) and len(tensors) == 1:
@@ -344,23 +348,24 @@ class Recorder:
         """Gradients were thrown away: so is what was known of them."""
         if self._losses and not self._in_backward and self._stepping is None and not self._stepped_inside:
             # Of several optimizers' gradients it is not known which.
-            self._losses = [] if self._optimizers == 1 else [None]
+            self._losses = [None] if len(self._seen) > 1 else []
             self._norms = []
 
     # ── steps ──────────────────────────────────────────────────────────────────────────────────────────────
 
     @guarded
-    def optimizer_made(self) -> None:
+    def optimizer_made(self, optimizer: "Any") -> None:
         """An optimizer was constructed."""
         self._optimizers += 1
+        self._fresh.append(weakref.ref(optimizer))
 
     @guarded
     def optimizer_begins(self, optimizer: "Any", *, closure: bool) -> None:
         """`optimizer.step` was called."""
         if self._in_backward and self._stepping is None:
-            if self._stepped_inside is None:
-                self._stepped_inside = weakref.ref(optimizer)
+            if not self._stepped_inside:
                 self._rates = self._rates_of(optimizer)
+            self._stepped_inside.append(weakref.ref(optimizer))
             return
         if self._base != "train":
             self._begin_training()
@@ -407,14 +412,18 @@ class Recorder:
             self._begin_training()
         self._backwards = 0
         leader = self._leader() if self._leader is not None else None
+        self._seen.add(id(optimizer))
         if leader is not optimizer:
             self._others += 1
-            if leader is not None and self._others < _PATIENCE_STEPS:
+            fresh = any(each() is optimizer for each in self._fresh)
+            if leader is not None and not fresh and self._others < _PATIENCE_STEPS:
                 self._forget()
                 self._emit.progress()
                 return
             self._leader = weakref.ref(optimizer)
+            self._seen = {id(optimizer)}
         self._others = 0
+        self._fresh.clear()
         self._number = self._number + 1 if self.number is None else self.number()
         row = _Row(self._number, self._losses, self._norms[0] if len(self._norms) == 1 else None)
         row.rates, row.tokens = self._rates, self._tokens

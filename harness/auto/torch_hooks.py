@@ -50,9 +50,9 @@ def _optimizers(torch: "Any", recorder: "Recorder", compiling: "Callable[[], boo
             recorder.optimizer_ends(optimizer)
 
     def made(original: "Callable[..., Any]") -> "Callable[..., Any]":
-        def __init__(*args: "Any", **kwargs: "Any") -> None:  # noqa: N807 (its name)
-            original(*args, **kwargs)
-            recorder.optimizer_made()
+        def __init__(self: "Any", *args: "Any", **kwargs: "Any") -> None:  # noqa: N807 (its name)
+            original(self, *args, **kwargs)
+            recorder.optimizer_made(self)
 
         return __init__
 
