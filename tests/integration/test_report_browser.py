@@ -1,0 +1,149 @@
+"""The report in a real browser: it draws, obeys its controls, complains of nothing, runs no stranger's code."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.cli.report import assets
+from harness.render import report as renderer
+from harness.report.gather import gather
+from tests.support import chromium, reports
+from tests.support.reports import attempt, rows, run_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from harness.rundir import RunDirectory
+
+pytestmark = pytest.mark.needs("chromium")
+
+_READY = "document.documentElement.dataset.ready === '1'"
+# How many pixels of a canvas are not empty.
+_INK = """(id => {
+    const canvas = document.querySelector(`#plot-${id} canvas`);
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    let count = 0;
+    for (let i = 3; i < pixels.length; i += 4) count += pixels[i] > 0;
+    return count;
+})"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[chromium.Browser]:
+    with chromium.Browser() as found:
+        yield found
+
+
+def page_of(run: RunDirectory, path: Path) -> Path:
+    path.write_text(renderer.page(gather(run.path), assets()))
+    return path
+
+
+def full(path: Path) -> RunDirectory:
+    """A run with everything: two attempts, a hole, an incident, NaN, evaluations, stages."""
+    text = (rows(range(1, 201)) + rows(range(101, 401), 2)).decode().splitlines()
+    text[50] = json.dumps(reports.row(51, loss="NaN"))
+    text.insert(300, '{"gap": [210, 220], "rows": 11, "attempt": 2}')
+    run = run_dir(
+        path,
+        attempt(1, end=20, exit_status=137, ended_by="SIGKILL"),
+        attempt(2, 22.0, 60.0),
+        metrics="\n".join(text).encode() + b"\n",
+    )
+    reports.incident(run)
+    names = ("boot", "dataset", "train", "eval", "train")
+    reports.events(
+        run,
+        "stages.jsonl",
+        *(
+            {"time": reports.BEGAN + 4 * n, "event": "stage", "rank": 0, "attempt": 1, "stage": name}
+            for n, name in enumerate(names)
+        ),
+    )
+    reports.events(
+        run, "rank-00000.jsonl", {"event": "eval", "time": reports.BEGAN + 9, "step": 90, "loss": 3.5}
+    )
+    return run
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_draws_in_any_window_and_complains_of_nothing(browser, tmp_path, width, dark):
+    shown = browser.open(page_of(full(tmp_path / "run"), tmp_path / "page.html"), width=width, dark=dark)
+    shown.wait(_READY)
+    ids = shown.evaluate("[...document.querySelectorAll('[data-chart]')].map(each => each.dataset.chart)")
+    assert ids == ["loss", "lr", "tokens_per_second", "grad_norm", "phases", "memory"]
+    for chart in ids:
+        assert shown.evaluate(f"{_INK}('{chart}')") > 500, chart
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    assert shown.console == []
+    assert [each for each in shown.requests if not each.startswith(("file:", "data:"))] == []
+    assert len(shown.requests) == 1
+
+
+def test_its_controls_do_what_they_say(browser, tmp_path):
+    shown = browser.open(page_of(full(tmp_path / "run"), tmp_path / "page.html"))
+    shown.wait(_READY)
+    before = shown.evaluate(f"{_INK}('loss')")
+    shown.evaluate("document.querySelector('[data-mode=time]').click()")
+    assert shown.evaluate("document.querySelector('[data-mode=time]').ariaPressed") == "true"
+    assert shown.evaluate("document.querySelector('[data-mode=step]').ariaPressed") == "false"
+    assert shown.evaluate(f"{_INK}('loss')") != before
+    shown.evaluate("document.querySelector('[data-log=\"1\"]').click()")
+    assert shown.evaluate(f"{_INK}('loss')") > 500
+    # A pointer over one chart: every chart tells its value there.
+    box = shown.evaluate("JSON.stringify(document.querySelector('#plot-lr .u-over').getBoundingClientRect())")
+    box = json.loads(box)
+    x, y = box["x"] + box["width"] * 0.6, box["y"] + 20
+    shown.evaluate("scrollTo(0, 0)")
+    shown.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    shown.wait("document.querySelector('#key-loss output').textContent !== ''")
+    # Dragging looks closer, in all of them; the button goes back.
+    for kind, at in (("mousePressed", x), ("mouseMoved", x + 80), ("mouseReleased", x + 80)):
+        shown.call("Input.dispatchMouseEvent", type=kind, x=at, y=y, button="left", buttons=1, clickCount=1)
+    shown.wait("!document.getElementById('unzoom').hidden")
+    shown.evaluate("document.getElementById('unzoom').click()")
+    assert shown.evaluate("document.getElementById('unzoom').hidden")
+    assert shown.console == []
+
+
+def test_nothing_of_a_stranger_runs(browser, tmp_path):
+    shown = browser.open(page_of(reports.nasty(tmp_path / "run"), tmp_path / "page.html"))
+    shown.wait(_READY)
+    for button in ("[data-mode=time]", "[data-mode=step]"):
+        shown.evaluate(f"document.querySelector('{button}').click()")
+    shown.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert shown.evaluate("typeof globalThis.pwned") == "undefined"
+    assert shown.evaluate(
+        "document.querySelectorAll('img, b, base, iframe, object').length"
+    ) == shown.evaluate("document.querySelectorAll('figcaption > b').length")
+    assert shown.evaluate("document.querySelectorAll('script').length") == 3
+    assert shown.console == []
+    assert len(shown.requests) == 1
+
+
+def test_the_policy_stops_what_would_get_through(browser, tmp_path):
+    page = page_of(full(tmp_path / "run"), tmp_path / "page.html")
+    page.write_text(page.read_text().replace("<main>", "<main><script>globalThis.pwned=1</script>", 1))
+    shown = browser.open(page)
+    shown.wait(_READY)
+    assert shown.evaluate("typeof globalThis.pwned") == "undefined"
+    assert any("Content Security Policy" in each for each in shown.console)
+
+
+def test_many_steps_are_drawn_with_their_band(browser, tmp_path):
+    run = run_dir(tmp_path / "run", attempt(end=3000), metrics=rows(range(1, 20_001)), target_steps=20_000)
+    shown = browser.open(page_of(run, tmp_path / "page.html"))
+    shown.wait(_READY)
+    assert shown.evaluate(f"{_INK}('loss')") > 500
+    assert shown.console == []
+
+
+def test_without_curves_there_is_no_script(browser, tmp_path):
+    shown = browser.open(page_of(run_dir(tmp_path / "run", attempt()), tmp_path / "page.html"))
+    assert shown.evaluate("document.querySelectorAll('script').length") == 0
+    assert shown.console == []
