@@ -1,4 +1,4 @@
-"""The report in a real browser: it draws, obeys its controls, complains of nothing, runs no stranger's code."""
+"""The report in a real browser: it draws, obeys, complains of nothing, and runs no stranger's code."""
 
 from __future__ import annotations
 

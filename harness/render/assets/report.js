@@ -50,13 +50,19 @@
     });
   };
 
-  // One table per lap over steps, for there they overlap; over time one for all. A hole is a null between.
+  // Over time there is one table; over steps one per lap, for there they overlap, in two where a later lap did
+  // its last steps again. A hole is a null between.
   const tables = (chart, lines) => {
     const whole = mode === "time" || all.laps.length === 1;
-    const parts = whole ? [[0, axis().length, all.laps.at(-1)?.[2], true]]
-      : all.laps.map((lap, i) => [...lap, i === all.laps.length - 1]);
+    const parts = whole ? [[0, axis().length, true]] : all.laps.flatMap(([begin, end], n) => {
+      const again = Math.min(...all.laps.slice(n + 1).map((lap) => axis()[lap[0]]), Infinity);
+      let cut = begin;
+      while (cut < end && axis()[cut] < again) cut += 1;
+      const kept = [begin, cut, true], repeated = [Math.max(begin, cut - 1), end, false];
+      return [...(cut > begin ? [kept] : []), ...(cut < end ? [repeated] : [])];
+    });
     const begins = new Set(whole ? all.laps.map((lap) => lap[0]) : []);
-    return parts.map(([begin, end, attempt, last]) => {
+    return parts.map(([begin, end, kept]) => {
       const x = [], columns = lines.flatMap((line) => line.low ? [line.high, line.low, line.mean] : [line.mean]);
       const out = columns.map(() => []);
       for (let i = begin; i < end; i += 1) {
@@ -67,7 +73,7 @@
         x.push(axis()[i]);
         columns.forEach((column, c) => out[c].push(positive(chart) && !(column[i] > 0) ? null : column[i]));
       }
-      return { x, out, attempt, last };
+      return { x, out, kept };
     });
   };
   const positive = (chart) => logarithmic.has(chart.id);
@@ -150,7 +156,7 @@
     const series = [{}], bands = [];
     const data = several.map((table) => [table.x, ...table.out]);
     for (const table of several) {
-      const strength = table.last ? 1 : 0.45;
+      const strength = table.kept ? 1 : 0.4;
       let below = null;
       for (const line of lines) {
         const ink = colour(`--c-${line.colour}`);
