@@ -300,11 +300,15 @@ class Scene:
 
     def _held_at_exit(self, wait: Wait) -> Edge:
         process = wait.thread.process
+        if wait.thread.frame_in("join", module="multiprocessing/process.py"):
+            return self._child(wait)
         for thread in process.threads:
             if thread.frame_in("_feed", module="multiprocessing/queues.py"):
                 return Edge(to=thread, fact="a queue's feeder thread has not written all that was put")
         held = [each for each in process.threads if each is not wait.thread and user_frames(each)]
-        if len(held) >= 1:
+        if wait.thread.frame_in("_python_exit", module="futures/thread.py"):
+            held = [each for each in held if each.frame_in("_worker", module="futures/thread.py")] or held
+        if held:
             return Edge(to=held[0], fact=f"{held[0].name} still runs")
         if workers_of(process):
             return self._workers(wait)
@@ -395,9 +399,9 @@ class Scene:
         local = next((each for each in frame.locals if each.name == root), None)
         if local is not None:
             return ("at", local.address, rest)
-        if frame.function == "<module>" or thread.process.has_trusted_locals:
-            return ("name", frame.file, expression)
-        return None
+        # No local of that name: it is the module's. Where locals could not be read, the source tells.
+        module_wide = frame.function == "<module>" or self.sources.binds(frame, root) is False
+        return ("name", frame.file, expression) if module_wide or thread.process.has_trusted_locals else None
 
 
 def user_frames(thread: ThreadView) -> tuple[Frame, ...]:

@@ -151,7 +151,8 @@ def interpreter_exit(scene: Scene) -> Iterator[Finding]:
         if holder is None and not children:
             what, confidence = "a thread that is not a daemon", 0.6
         elif holder is not None:
-            what, confidence = f"thread {holder.thread.name}, which waits for {say.waits_for(holder)}", 0.92
+            what = f"{say.who(holder.thread)}, which waits for {say.waits_for(holder)},"
+            confidence = 0.92
         else:
             what, confidence = f"worker pid {children[0].pid}", 0.8
         yield dataclasses.replace(

@@ -151,6 +151,21 @@ class Sources:
             if isinstance(node, ast.Attribute) and node.attr == method:
                 yield ast.unparse(node.value)
 
+    def binds(self, frame: Frame, name: str) -> bool | None:
+        """Whether a frame's function has a local of this name; None where its source was not seen whole."""
+        function = next((node for node in self._nodes(frame) if isinstance(node, _FUNCTIONS)), None)
+        if function is None or function.name != frame.function:
+            return None
+        inner = list(ast.walk(function))
+        if any(isinstance(node, (ast.Global, ast.Nonlocal)) and name in node.names for node in inner):
+            return False
+        return any(
+            (isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Load))
+            or (isinstance(node, ast.arg) and node.arg == name)
+            or (isinstance(node, ast.alias) and (node.asname or node.name).partition(".")[0] == name)
+            for node in inner
+        )
+
     def line_has_call(self, frame: Frame) -> bool:
         """Whether anything is called on a frame's line."""
         return any(isinstance(node, ast.Call) and node.lineno == frame.line for node in self._nodes(frame))
@@ -192,6 +207,7 @@ def exit_names(loop: ast.For | ast.AsyncFor | ast.While) -> set[str]:
     return {each.id for test in tests for each in ast.walk(test) if isinstance(each, ast.Name)}
 
 
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _CLOCK = re.compile(r"\b(time|monotonic|perf_counter|process_time|thread_time|now|utcnow|clock)(_ns)?\(")
 
 
