@@ -416,9 +416,10 @@ def moved(where: str) -> Callable[[Program, random.Random], Program | None]:
         if program.says(r"signal\.signal\("):  # only the main thread may
             return None
         ranked = "ranks" in program.truth or "torchrun" in program.truth
-        # A child of multiprocessing has no stdin, runs no hooks at its end, and is no rank.
+        # A child of multiprocessing has no stdin, runs no hooks at its end, is no rank, and no parent of what
+        # the module started before.
         in_process = where in _PROCESSES
-        if in_process and (ranked or program.truth.get("stdin") or program.says("atexit")):
+        if in_process and (ranked or program.truth.get("stdin") or program.says(r"atexit|os\.wait")):
             return None
         # A Pool's workers are daemons: they may have no children, and end whatever their threads do.
         if where == "pool" and program.says(r"multiprocessing|num_workers|_server|daemon|report"):
@@ -473,7 +474,9 @@ def under(launcher: str, count: int) -> Callable[[Program, random.Random], Progr
 
     def change(program: Program, chance: random.Random) -> Program | None:
         # Ranks that start ranks are another program.
-        starts_ranks = "torchrun" in program.truth or program.says(r"multiprocessing.*spawn\(|WORLD_SIZE")
+        starts_ranks = "torchrun" in program.truth or (
+            program.name.startswith("ranks/") and "ranks" not in program.truth
+        )
         if starts_ranks or (program.truth.get("stdin") and count > 1):
             return None
         ranks = program.truth.get("ranks", 0)
