@@ -11,7 +11,7 @@ import os
 import runpy
 import sys
 
-# ruff: noqa: PTH100, PTH118, PTH120 (as early as sitecustomize)
+# ruff: noqa: PTH100, PTH109, PTH110, PTH118, PTH120 (as early as sitecustomize)
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -26,12 +26,18 @@ def main() -> None:
     if sys.path and os.path.abspath(sys.path[0]) == _HERE:
         del sys.path[0]  # this folder, where it was started by its path
     _arm()
-    if sys.argv[1] == "-m":
+    alone = getattr(sys.flags, "safe_path", False) or sys.flags.isolated
+    if sys.argv[1] == "-m" and len(sys.argv) > 2:
         del sys.argv[:2]
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        if not alone:
+            sys.path.insert(0, os.getcwd())
+        runpy._run_module_as_main(sys.argv[0])  # type: ignore[attr-defined]  # noqa: SLF001 (what -m does)
         return
     del sys.argv[0]
-    if not getattr(sys.flags, "safe_path", False) and not sys.flags.isolated:
+    if not os.path.exists(sys.argv[0]):
+        sys.stderr.write(f"harness.auto: can't open file {sys.argv[0]!r}: there is no such file\n")
+        raise SystemExit(2)
+    if not alone:
         sys.path.insert(0, os.path.dirname(os.path.abspath(sys.argv[0])))
     runpy.run_path(sys.argv[0], run_name="__main__")
 

@@ -18,11 +18,30 @@ if TYPE_CHECKING:
 require("torch")
 
 # As the program has them; named here, so that each is a test of its own.
-_WAYS = """
-plain clipped clipped_in_parts accumulated groups foreach fused two_of_one_loss adversarial closure lbfgs
-scaled scaled_and_fused scaled_by_hand inside_backward without_backward thrown_away failing wrapped not_finite
-compiled of_no_torch_optimizer
-""".split()
+_WAYS = (
+    "plain",
+    "clipped",
+    "clipped_in_parts",
+    "accumulated",
+    "groups",
+    "foreach",
+    "fused",
+    "two_of_one_loss",
+    "adversarial",
+    "closure",
+    "lbfgs",
+    "scaled",
+    "scaled_and_fused",
+    "scaled_by_hand",
+    "inside_backward",
+    "without_backward",
+    "thrown_away",
+    "failing",
+    "wrapped",
+    "not_finite",
+    "compiled",
+    "of_no_torch_optimizer",
+)
 
 
 @pytest.fixture(scope="module")

@@ -302,10 +302,29 @@ def compiled():
 
 
 WAYS = (
-    plain, clipped, clipped_in_parts, accumulated, groups, foreach, fused, two_of_one_loss, adversarial,
-    closure, lbfgs, scaled, scaled_and_fused, scaled_by_hand, inside_backward, without_backward, thrown_away, failing,
-    wrapped, not_finite, compiled, of_no_torch_optimizer,
-)  # fmt: skip
+    plain,
+    clipped,
+    clipped_in_parts,
+    accumulated,
+    groups,
+    foreach,
+    fused,
+    two_of_one_loss,
+    adversarial,
+    closure,
+    lbfgs,
+    scaled,
+    scaled_and_fused,
+    scaled_by_hand,
+    inside_backward,
+    without_backward,
+    thrown_away,
+    failing,
+    wrapped,
+    not_finite,
+    compiled,
+    of_no_torch_optimizer,
+)
 
 
 def main():
