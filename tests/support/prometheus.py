@@ -1,8 +1,8 @@
 """A Prometheus and an Alertmanager of a test's own, with our configuration; and the dashboard's queries.
 
 The committed files are what runs. Changed is what a test cannot wait for: intervals, and in the rules every
-duration by one factor (`for`, windows, offsets), so that their proportions hold; and addresses, for tests
-share a machine.
+duration by one factor (`for`, windows, offsets), so that their proportions hold, but no `for` to less than
+`LEAST_FOR_SECONDS`; and addresses, for tests share a machine.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 FOLDER = REPOSITORY / "dashboards"
 # A minute of the committed rules is two seconds here: 1 s, the interval of scrapes, is 30 s of theirs.
 FACTOR = 1 / 30
+# Prometheus takes note of targets that come or go every five seconds, and that cannot be changed: until then
+# one that was withdrawn looks like one that is down.
+LEAST_FOR_SECONDS = 6.0
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -126,10 +130,11 @@ def panel_queries() -> list[PanelQuery]:
 def shortened(rules: dict[str, Any], factor: float = FACTOR) -> dict[str, Any]:
     """Rules with every duration times `factor`; nothing else is changed."""
 
-    def scale(text: str) -> str:
+    def scale(text: str, least_seconds: float = 0.0) -> str:
         found = re.fullmatch(r"(\d+)([smh])", text)
         assert found, text
-        return f"{round(int(found[1]) * _UNITS[found[2]] * factor * 1000)}ms"
+        seconds = max(least_seconds, int(found[1]) * _UNITS[found[2]] * factor)
+        return f"{round(seconds * 1000)}ms"
 
     def in_expression(expression: str) -> str:
         return re.sub(r"(\[|offset )(\d+[smh])", lambda found: f"{found[1]}{scale(found[2])}", expression)
@@ -142,7 +147,7 @@ def shortened(rules: dict[str, Any], factor: float = FACTOR) -> dict[str, Any]:
                     {
                         **rule,
                         "expr": in_expression(rule["expr"]),
-                        **({"for": scale(rule["for"])} if "for" in rule else {}),
+                        **({"for": scale(rule["for"], LEAST_FOR_SECONDS)} if "for" in rule else {}),
                     }
                     for rule in group["rules"]
                 ],
@@ -226,6 +231,11 @@ class Stack:
         series = self.query(f'count_over_time(ALERTS{{alertstate="firing",run_id="{run_id}"}}[1h])')
         return {each["metric"]["alertname"] for each in series}
 
+    def evaluated_at(self) -> float:
+        """Unix time at which every group of rules has been evaluated last."""
+        groups = self.ask("rules")["groups"]
+        return min(_seconds(group["lastEvaluation"]) for group in groups)
+
     def notified(self, run_id: str, status: str = "firing") -> set[tuple[str, str]]:
         """(receiver, alert) of what arrived at the receiver for it."""
         return {
@@ -233,6 +243,11 @@ class Stack:
             for receiver, name, run, state in list(self.receiver.received)
             if run == run_id and state == status
         }
+
+
+def _seconds(text: str) -> float:
+    """Unix time of RFC 3339 with nanoseconds, which Python 3.10 does not read."""
+    return datetime.fromisoformat(re.sub(r"\.\d+", "", text).replace("Z", "+00:00")).timestamp()
 
 
 @contextlib.contextmanager
@@ -271,7 +286,6 @@ def stack(folder: Path) -> Iterator[Stack]:
             "prometheus",
             "--config.file=prometheus.yml",
             "--storage.tsdb.path=data",
-            "--storage.tsdb.no-lockfile",
         )
         yield Stack(folder, receiver, port)
 

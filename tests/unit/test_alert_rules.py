@@ -119,7 +119,7 @@ def test_rules_can_be_shortened_and_nothing_else_changes():
     (vanished,) = [
         rule for group in short["groups"] for rule in group["rules"] if rule["alert"] == "TrainerVanished"
     ]
-    assert vanished["for"] == "4000ms"
+    assert vanished["for"] == "6000ms"
     assert "[20000ms]" in vanished["expr"]
     assert vanished["annotations"] == ALERTS["TrainerVanished"]["annotations"]
     texts = [json.dumps(rules) for rules in (RULES["alerts"], short)]
