@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness.evidence import Missing, Reading
 from harness.findings import Diagnosis, Finding, Unchecked
-from harness.rules import endings, inside, learning, limits, notes, outside, ranks, say, working
+from harness.rules import endings, flights, inside, learning, limits, notes, outside, ranks, say, working
 from harness.rules.chain import Scene
 from harness.rules.view import View
 
@@ -54,6 +54,7 @@ RULES: tuple[Rule, ...] = (
     Rule(judge=limits.memory_pressure, causes=("memory-pressure",), verified=False),
     Rule(judge=endings.interpreter_exit, causes=("interpreter-exit",)),
     Rule(judge=ranks.collectives, causes=("collective-mismatch", "collective-straggler", "rank-dead")),
+    Rule(judge=flights.recorded, causes=("collective-mismatch", "collective-straggler")),
     Rule(judge=ranks.rendezvous, causes=("rendezvous-wait",)),
     Rule(judge=ranks.gpu, causes=("gpu-wait",), verified=False),
     Rule(judge=inside.lock_deadlock, causes=("lock-deadlock",)),
@@ -224,9 +225,20 @@ def not_checked(case: Case) -> Iterator[Unchecked]:
                 continue  # a shell in the tree has no Python stack, and nobody misses it
             seen.add((what, piece.reason))
             yield Unchecked(what=what, reason=piece.reason, detail=piece.detail)
+    if isinstance(case.flight, Missing) and _several_ranks(case):
+        yield Unchecked(what="flight recorder", reason=case.flight.reason, detail=case.flight.detail)
     for error in case.errors:
         if error.collector in ("tree", "samples", "sources"):
             yield Unchecked(what=error.collector, reason="unavailable", detail=error.detail)
+
+
+def _several_ranks(case: Case) -> bool:
+    environments = (each.environment for each in case.processes)
+    return any(
+        each.value.get("WORLD_SIZE", "1") not in ("", "1")
+        for each in environments
+        if isinstance(each, Reading)
+    )
 
 
 def _age(seconds: float) -> str:

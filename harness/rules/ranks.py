@@ -1,7 +1,8 @@
 """Ranks that wait for each other: different collectives, one that is elsewhere, dead, or never came; the GPU.
 
 Judged by the Python frames of all ranks of this machine. Not covered: ranks on other machines, and what a
-flight recorder would tell. `gpu-wait` is not verified: no Case of a real GPU was there to write it from.
+flight recorder tells (`flights`). `gpu-wait` is not verified: no Case of a real GPU was there to write it
+from.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
-from harness.rules import say, spawned
+from harness.rules import flights, say, spawned
 from harness.rules.progress import by_counter, by_record
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def collectives(scene: Scene) -> Iterator[Finding]:
                     (
                         f"{say.who(chain.begin.thread)} waits for {say.waits_for(chain.end)} at "
                         f"{say.place(where.user)}"
-                    )
+                    ),
+                    *flights.facts(scene),
                 ],
                 next_steps=["see the second finding: what holds the absent rank there"],
             )
@@ -304,7 +306,7 @@ def _mismatch(scene: Scene, odd: Chain, waiting: list[Chain], words: str) -> Fin
         "collective-mismatch",
         0.93,
         f"The ranks are not in the same collective: {words}.",
-        evidence=[_stands(each, names) for each in waiting[:6]],
+        evidence=[*(_stands(each, names) for each in waiting[:6]), *flights.facts(scene)],
         next_steps=["make every rank take the same branch, and the same number of steps"],
         wait=_place_in(odd),
     )
