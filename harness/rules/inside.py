@@ -79,7 +79,7 @@ def fork_deadlock(scene: Scene) -> Iterator[Finding]:
                 else ["no other thread of the child runs Python: nobody in it could release the lock"]
             )
             confidence = 0.94 if holder else 0.85
-        elif wait.kind == "native-futex" and alone and wait.thread.stood_still:
+        elif wait.kind == "native-futex" and alone and wait.thread.stood_still and _threaded(process.parent):
             what, confidence = "a lock inside native code, as its parent's threads had left it", 0.85
             facts = ["a private futex in native code, and no other thread in the child"]
         elif wait.kind == "sync-over-async" and chain.gap == "nobody":
@@ -360,6 +360,15 @@ def _holder_in_parent(scene: Scene, wait: Wait, parent: ProcessView) -> str:
                 if key is not None and scene.key(thread, frame, held.expression) == key:
                     return f"in the parent {thread.name} holds {wanted} at {say.place(frame)}"
     return ""
+
+
+def _threaded(parent: ProcessView) -> bool:
+    """Whether a parent has threads that may have held native locks, besides those that manage its workers."""
+    managers = ("multiprocessing/pool.py", "multiprocessing/queues.py", "concurrent/futures/process.py")
+    return any(
+        not thread.is_main and not any(frame.file.endswith(managers) for frame in thread.python_frames)
+        for thread in parent.threads
+    )
 
 
 def _fork_place(process: ProcessView) -> list[str]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # A step may take this many times as long as the last before it counts as late.
 _PATIENCE_STEPS = 3.0
+_FOR_ANOTHER = frozenset({"join", "process-join", "future", "pool"})
 _RETRY = re.compile(r"retr|attempt|tries|try|wait|poll|fail|error|miss", re.IGNORECASE)
 # What people count who train.
 _STEPS = re.compile(r"step|epoch|batch|episode|update", re.IGNORECASE)
@@ -64,8 +65,10 @@ def _by_flow(scene: Scene, chain: Chain) -> Progress | None:
         return None
     if words := flow.moves_bytes(scene, chain.end):
         return Progress(words=words, thread=chain.end.thread, flows=True)
-    words = flow.served(chain.begin) or flow.turns(chain.begin)
-    return Progress(words=words, thread=chain.begin.thread) if words else None
+    # A main thread that only waits for another to be done: that one's waits are the trainer's.
+    at_work = next((each for each in chain.waits if each.kind not in _FOR_ANOTHER), chain.begin)
+    words = flow.served(at_work) or flow.turns(at_work)
+    return Progress(words=words, thread=at_work.thread) if words else None
 
 
 def by_record(scene: Scene, process: ProcessView) -> Progress | None:

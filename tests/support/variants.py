@@ -421,8 +421,10 @@ def moved(where: str) -> Callable[[Program, random.Random], Program | None]:
         in_process = where in _PROCESSES
         if in_process and (ranked or program.truth.get("stdin") or program.says(r"atexit|os\.wait")):
             return None
-        # A Pool's workers are daemons: they may have no children, and end whatever their threads do.
-        if where == "pool" and program.says(r"multiprocessing|num_workers|_server|daemon|report"):
+        # A daemon's threads are daemons: they hold nothing up. A Pool's workers may have no children.
+        if where in ("pool", "thread-pool", "queue-worker") and program.truth["cause"] == "interpreter-exit":
+            return None
+        if where == "pool" and program.says("multiprocessing|num_workers"):
             return None
         # An idle loop in a process that listens may be a server's, which what it runs beside says nothing of.
         if where == "to-thread" and program.says(r"create_server|\.listen\(") and not ranked:
