@@ -40,12 +40,12 @@ def run(task: Task) -> None:
 
     stream.rounds = falls_silent
     overrides = (
+        f"data.stall_timeout_seconds={_PATIENCE_SECONDS}",
         *task.overrides,
         f"train.steps={100 * steps}",
         "eval.every=0",
         "eval.batches=1",
         "checkpoint.every=0",
-        f"data.stall_timeout_seconds={_PATIENCE_SECONDS}",
     )
     train.run(train.Options(config=task.config, overrides=overrides, resume="never"))
 

@@ -78,8 +78,8 @@ def _folders(task: Task) -> dict[str, Path]:
 
 
 def _existing(path: Path) -> Path:
-    """The nearest folder that is there."""
-    return next((each for each in (path, *path.absolute().parents) if each.is_dir()), Path("/"))
+    """The nearest thing that is there: a folder, if all is well."""
+    return next((each for each in (path, *path.absolute().parents) if each.exists()), Path("/"))
 
 
 def _check_writable(name: str, path: Path) -> None:

@@ -108,7 +108,7 @@ def test_commands_are_found() -> None:
 
 
 def _needs_torch(command: str) -> bool:
-    return "nsa " in command or "torchrun" in command
+    return any(word in command for word in ("nsa ", "torchrun", "harness smoke"))
 
 
 @pytest.mark.parametrize("command", [c for c in RUN if not _needs_torch(c)])
@@ -139,6 +139,8 @@ def _check(command: str, place: Path) -> None:
         _check_watch(command, place, env)
     elif "harness diagnose" in command:
         _check_diagnose(command, place, env)
+    elif "harness smoke" in command:
+        _check_smoke(command, place, env)
     else:
         if "--run-dir runs/latest" in command:  # a run of which there is more to do
             _shell("harness run --metrics-port 0 -- python ./train.py", place, env)
@@ -170,6 +172,18 @@ def _check_curl(command: str, place: Path, env: dict[str, str]) -> None:
             return "trainer_up" in done.stdout or '"status"' in done.stdout
 
         wait_for(answered, 30, f"an answer to {command}", poll_seconds=0.1)
+
+
+def _check_smoke(command: str, place: Path, env: dict[str, str]) -> None:
+    """Whole plans are run by test_smoke_stages.py; here the first stage, and that the words are understood."""
+    shutil.copytree(REPOSITORY / "configs" / "smoke", place / "configs" / "smoke")
+    command = command.replace("--from data", "").replace("--only config,tokenizer", "")
+    done = _shell(f"{command} --only environment --set disk_gb=0.01 --set memory_gb=0.01", place, env)
+    if "gpu.yaml" in command and done.returncode == 1:
+        assert "cpu-smoke" in done.stdout
+    else:
+        assert done.returncode == 0, done
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 class _LongRun:

@@ -25,6 +25,7 @@ _MODULES = (
     "torch",
     "transformers",
     "datasets",
+    "accelerate",
     "tokenizers",
     "pyarrow",
     "pydantic",

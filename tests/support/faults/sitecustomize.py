@@ -1,0 +1,98 @@
+"""Faults planted from outside into the programs under test: PYTHONPATH=tests/support/faults SMOKE_FAULT=NAME.
+
+Each changes one function of one module as soon as that module is imported; the product knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import time
+
+
+class _Afterwards:
+    """Finds one module, and changes it once it is there."""
+
+    def __init__(self, module, change):
+        self.module, self.change = module, change
+
+    def find_spec(self, name, path=None, target=None):
+        if name != self.module:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            self.change(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def loop_over_positions(module):
+    """The M7C case: right, and each position by itself, with a read from the device in the loop."""
+    import torch
+
+    right = module.NSAAttention.select
+
+    def select(self, q_BHSK, k_BGNK, compressed, selection):
+        mask = right(self, q_BHSK, k_BGNK, compressed, selection)
+        size = self.model.nsa.select_block
+        for row_SS in mask[:, 0]:
+            for row_S in row_SS:
+                blocks = torch.unique(row_S.nonzero().flatten() // size)
+                keys = torch.cat(
+                    [torch.arange(block * size, (block + 1) * size) for block in blocks.tolist()]
+                )
+                for head in range(self.heads // self.groups):
+                    (q_BHSK[0, head, 0] * keys[:1]).softmax(dim=-1).max().item()
+        return mask
+
+    module.NSAAttention.select = select
+
+
+def constant_rate(module):
+    """Warm-up and cosine "mended" away."""
+    module.lr = lambda step, *, peak, warmup, total, floor: peak
+
+
+def forgets_its_place(module):
+    """Resumes with weights and optimizer, and begins the data anew."""
+    right = module.open_stream
+
+    def open_stream(*arguments, cursor=None, **named):
+        return right(*arguments, **named)
+
+    module.open_stream = open_stream
+
+
+def second_rank_sleeps(module):
+    """Rank 1 never comes to the third step."""
+    right = module.Optimization.step
+
+    def step(self, number, *arguments, **named):
+        if number == 3 and os.environ.get("RANK") == "1":
+            time.sleep(600)
+        return right(self, number, *arguments, **named)
+
+    module.Optimization.step = step
+
+
+def notices_nothing(module):
+    """A harness that finds nothing suspicious."""
+    module.Detector.observe = lambda *_: None
+
+
+FAULTS = {
+    "loop-over-positions": ("nsa.attention", loop_over_positions),
+    "constant-rate": ("nsa.schedule", constant_rate),
+    "forgets-its-place": ("nsa.session", forgets_its_place),
+    "second-rank-sleeps": ("nsa.optimization", second_rank_sleeps),
+    "notices-nothing": ("harness.detect", notices_nothing),
+}
+
+if os.environ.get("SMOKE_FAULT"):
+    sys.meta_path.insert(0, _Afterwards(*FAULTS[os.environ["SMOKE_FAULT"]]))
