@@ -95,7 +95,8 @@ def _frame(raw: dict[str, Any], text: bool) -> Frame:
         function=str(raw["name"]),
         file=str(raw["filename"]),
         line=int(raw["line"]),
-        native=raw.get("module") is not None,
+        # An address that no library owns (code made at run time) has neither a module nor a file.
+        native=raw.get("module") is not None or not raw["filename"],
         module=str(raw.get("module") or ""),
         entry=bool(raw.get("is_entry")),
         locals=tuple(_local(each, text) for each in (raw.get("locals") or ())[:MAX_LOCALS]),

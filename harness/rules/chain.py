@@ -183,6 +183,8 @@ class Scene:
             return Edge(gap="unproved")
         if wait.thread.python_frames[0].file.startswith("<frozen importlib"):
             return self._import(wait, wait.user)
+        if wait.frame is not None and wait.frame.file.endswith("/logging/__init__.py"):
+            return self._log_handler(wait)
         wanted = self.sources.asked(wait.user)
         key = self.key(wait.thread, wait.user, wanted) if wanted else None
         if key is None:
@@ -198,6 +200,19 @@ class Scene:
                         )
                         return Edge(to=thread, fact=fact)
         return Edge(gap="nobody", fact=f"no thread of this process stands in a block that holds {wanted}")
+
+    def _log_handler(self, wait: Wait) -> Edge:
+        """The thread that is in the same handler: it holds the handler's lock while it writes its line."""
+        for thread in wait.thread.process.threads:
+            frame = thread.frame_in("handle", module="/logging/__init__.py")
+            same = frame is not None and any(
+                each.name == "self" and each.address == wait.object_address for each in frame.locals
+            )
+            if same and wait.object_address and frame is not thread.python_frames[0]:
+                acquires = thread.python_frames[0].function == "acquire"
+                if not acquires or thread.python_frames.index(frame) > 1:
+                    return Edge(to=thread, fact=f"{thread.name} is in that handler, and holds its lock")
+        return Edge(gap="unproved")
 
     def _import(self, wait: Wait, user: Frame) -> Edge:
         """The thread that runs the module whose import is waited for: it holds the lock until it is done."""

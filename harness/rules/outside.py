@@ -205,7 +205,7 @@ def sleeping(scene: Scene) -> Iterator[Finding]:
     """Sleep and retry-sleep."""
     for chain, wait in ends(scene, "sleep", "retry"):
         frame = wait.user
-        retries = wait.kind == "retry" or (frame is not None and scene.sources.retries(frame))
+        retries = wait.kind == "retry" or _retries(scene, wait)
         counted = [each.words for each in scene.motion(wait.thread).counters[:2]]
         if retries:
             yield say.finding(
@@ -230,6 +230,15 @@ def sleeping(scene: Scene) -> Iterator[Finding]:
                 evidence=[f"`{scene.sources.line(frame)}`" if frame else "", unread, *counted],
                 next_steps=["see what it waits for: a sleep in a loop is a poll"],
             )
+
+
+def _retries(scene: Scene, wait: Wait) -> bool:
+    """Whether it sleeps between two tries: in its own loop, or for a caller that has caught a failure."""
+    for frame in user_frames(wait.thread):
+        if scene.sources.loops(frame):
+            own = frame is wait.user
+            return scene.sources.retries(frame) if own else scene.sources.handles_failure(frame)
+    return False
 
 
 def _unread_loop(scene: Scene, wait: Wait) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import frames as code
 from harness.evidence import Reading
-from harness.rules import flow, say, source
+from harness.rules import flow, runs, say, source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,7 +126,12 @@ def by_counter(scene: Scene, thread: ThreadView) -> Progress | None:
                 outermost=not outer,
                 total=total(loop, counter.frame),
             )
-    return _by_object(scene, thread) or _by_argument(scene, thread) or _by_round(scene, thread)
+    return (
+        _by_object(scene, thread)
+        or _by_argument(scene, thread)
+        or _by_round(scene, thread)
+        or _by_rests(scene, thread)
+    )
 
 
 def _by_object(scene: Scene, thread: ThreadView) -> Progress | None:
@@ -185,6 +190,26 @@ def _by_round(scene: Scene, thread: ThreadView) -> Progress | None:
         itself = not users or users[0].function == counter.frame.function
         if _STEPS.search(counter.name) or not (itself or _polls(endless)):
             return Progress(words=counter.words)
+    return None
+
+
+def _by_rests(scene: Scene, thread: ThreadView) -> Progress | None:
+    """It rests once in each round of a `for` loop that has an end, and woke up from several rests."""
+    if scene.wait(thread).kind != "sleep" or not runs.runs_again(thread):
+        return None
+    for frame in thread.python_frames:
+        if code.owner(frame) != "user":
+            continue
+        if not (loops := scene.sources.loops(frame)):
+            continue
+        loop = loops[0]
+        if isinstance(loop, ast.While) or source.is_open_ended(loop) or source.leaves_early(loop):
+            return None
+        if scene.sources.retries(frame) or _RETRY.search(ast.unparse(loop.target)):
+            return None
+        often, _, seconds = runs.counted(thread)
+        words = f"each round of the loop at {say.place(frame)} rests: {often} times in {seconds:.1f} s"
+        return Progress(words=words, thread=thread)
     return None
 
 

@@ -181,6 +181,14 @@ class Sources:
                 return True
         return False
 
+    def handles_failure(self, frame: Frame) -> bool:
+        """Whether a frame's line is in an `except` block of a loop: what it calls follows a failure."""
+        return any(
+            isinstance(node, ast.ExceptHandler) and node.lineno <= frame.line <= (node.end_lineno or 0)
+            for loop in self.loops(frame)
+            for node in ast.walk(loop)
+        )
+
     def _nodes(self, frame: Frame) -> Iterator[ast.AST]:
         source = self.of(frame)
         if source is None:

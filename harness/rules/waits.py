@@ -170,8 +170,8 @@ def wait_of(thread: ThreadView, sources: Sources) -> Wait:
         return Wait(kind=signature.kind, thread=thread, user=user, frame=frame)
     if working:
         return Wait(kind="busy", thread=thread, user=user)
-    if signature is not None and _takes_its_lock(thread):
-        return Wait(kind="lock", thread=thread, user=user, frame=frame, on="the lock inside it")
+    if _takes_its_lock(thread):
+        return Wait(kind="lock", thread=thread, user=user, frame=thread.python_frames[0])
     if signature is not None:
         return _described(signature.kind, thread, user, frame)
     return _by_syscall(thread, user, sources)
@@ -179,8 +179,13 @@ def wait_of(thread: ThreadView, sources: Sources) -> Wait:
 
 def _takes_its_lock(thread: ThreadView) -> bool:
     """Whether it waits for the lock within a queue, an event or a condition: not yet for what is in it."""
-    inner = thread.python_frames[0]
-    return inner.function in ("__enter__", "_acquire_restore") and inner.file.endswith("/threading.py")
+    inner = thread.python_frames[0] if thread.python_frames else None
+    if inner is None or thread.syscall is None or thread.syscall.name != "futex":
+        return False
+    if inner.file.endswith("/threading.py"):
+        return inner.function in ("__enter__", "_acquire_restore")
+    # Since Python 3.13 a handler takes its lock without a frame of its own.
+    return inner.file.endswith("/logging/__init__.py") and inner.function == "handle"
 
 
 def is_busy(thread: ThreadView) -> bool:
