@@ -126,3 +126,74 @@ def test_rules_can_be_shortened_and_nothing_else_changes():
     assert re.sub(r"\d+(ms|[smh])", "T", texts[0]) == re.sub(r"\d+(ms|[smh])", "T", texts[1])
     same = prometheus.shortened(RULES["alerts"], 1)
     assert same["groups"][0]["rules"][0]["for"] == "120000ms"
+
+
+# ---- what starts them
+
+
+COMPOSE = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+GUIDE = (REPOSITORY / "docs" / "how-to" / "dashboard.md").read_text()
+
+
+def documented(name):
+    """The words behind a program in the guide."""
+    (line,) = re.findall(rf"^    {name} (.*)$", GUIDE, re.MULTILINE)
+    return line.split()
+
+
+@pytest.mark.parametrize("name", sorted(COMPOSE["services"]))
+def test_a_container_is_pinned_and_listens_to_this_machine_alone(name):
+    service = COMPOSE["services"][name]
+    assert re.fullmatch(r"[a-z]+/[a-z]+:v?\d+\.\d+\.\d+", service["image"])
+    assert service["network_mode"] == "host"  # the harness is on 127.0.0.1
+    addresses = [
+        service.get("environment", {}).get("GF_SERVER_HTTP_ADDR"),
+        *(word.partition("=")[2] for word in service.get("command", []) if "--web.listen-address" in word),
+    ]
+    assert next(address for address in addresses if address).startswith("127.0.0.1")
+    for volume in service["volumes"]:
+        source, _, _ = volume.partition(":")
+        assert source in COMPOSE["volumes"] or (FOLDER / source).exists(), source
+
+
+@pytest.mark.needs("prometheus", "alertmanager")
+@pytest.mark.parametrize(
+    ("program", "service"), [("prometheus", "prometheus"), ("prometheus-alertmanager", "alertmanager")]
+)
+def test_options_exist_in_the_oldest_version_too(program, service):
+    helped = subprocess.run(
+        [prometheus.program(program), "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
+    known = set(re.findall(r"--[\w.-]+(?==| )", helped.stdout + helped.stderr))
+    used = {
+        word.partition("=")[0] for word in (*COMPOSE["services"][service]["command"], *documented(program))
+    }
+    assert used <= known
+    assert {word.partition("=")[0] for word in documented(program)} >= {
+        "--config.file",
+        "--web.listen-address",
+    }
+
+
+def test_what_the_guide_names_exists():
+    for path in re.findall(r"(?:dashboards|docs|configs)/[\w./-]*\w", GUIDE):
+        if path != "dashboards/prometheus/targets/rented.json":
+            assert (REPOSITORY / path).exists(), path
+    for link in re.findall(r"\]\(([^)h][^)]*)\)", GUIDE):
+        assert (REPOSITORY / "docs" / "how-to" / link).exists(), link
+
+
+def test_grafana_is_told_of_what_is_there():
+    folder = FOLDER / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((folder / "datasources" / "training.yml").read_text())["datasources"]
+    scraping = yaml.safe_load((FOLDER / "prometheus" / "prometheus.yml").read_text())
+    assert source["jsonData"]["timeInterval"] == scraping["global"]["scrape_interval"]
+    assert source["type"] == "prometheus"
+    (provider,) = yaml.safe_load((folder / "dashboards" / "training.yml").read_text())["providers"]
+    volumes = COMPOSE["services"]["grafana"]["volumes"]
+    assert f"./training.json:{provider['options']['path']}/training.json:ro" in volumes
+
+
+def test_the_guide_lists_every_alert_with_its_severity():
+    listed = dict(re.findall(r"^\| \[(\w+)\]\(\S+\) \| (\w+) \|", GUIDE, re.MULTILINE))
+    assert listed == {name: rule["labels"]["severity"] for name, rule in ALERTS.items()}
