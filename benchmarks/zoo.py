@@ -135,6 +135,7 @@ def run_all(paths: Sequence[Path], args: argparse.Namespace, *, jobs: int, besid
             worker.join()
     except KeyboardInterrupt:
         print("ending: those that run are waited for", file=sys.stderr)
+        args.ended = True
         ends.set()
         for worker in workers:
             worker.join()
@@ -276,7 +277,7 @@ def part_variants(args: argparse.Namespace) -> list[str]:
     for kind in dict.fromkeys(name for name, _ in made):
         of = [each for each in found if kinds[each.name] == kind and not each.error]
         if of:
-            rows.append((kind, len(of), *(_share(each.right(what) for each in of) for what in _WHAT)))
+            rows.append((kind, len(of), *(sum(each.right(what) for each in of) for what in _WHAT)))
     return [
         *summary(found, len(made)),
         "",
@@ -405,6 +406,7 @@ def part_time(args: argparse.Namespace) -> list[str]:
         with zoo.running(path) as pid:
             for _ in range(1 if args.quick else 3):
                 seconds.append(zoo.diagnose(pid)[2])
+                print(f"{zoo.name(path)}: {seconds[-1]:.2f} s", file=sys.stderr, flush=True)
     rows.append(_timed("one process", seconds, 3.0))
     reason = zoo.missing(_LATE)
     if reason is None:
@@ -413,6 +415,7 @@ def part_time(args: argparse.Namespace) -> list[str]:
             for _ in range(2 if args.quick else 7):
                 _, document, took = zoo.diagnose(pid)
                 seconds.append(took)
+                print(f"torchrun: {took:.2f} s", file=sys.stderr, flush=True)
                 wrong += zoo.wrong(zoo.truth(_LATE), document)
             processes = len(document["processes"])
         rows.append(_timed(f"torchrun, 8 ranks, 16 workers ({processes} processes)", seconds, 6.0))
@@ -451,6 +454,9 @@ def part_pause(args: argparse.Namespace) -> list[str]:
                         if begin <= when
                     ]
                     late.append(sum(each > _LATE_SECONDS for each in over))
+                    print(
+                        f"{kind}, {'diagnosed' if diagnosed else 'alone'}: {late[-1]} late", file=sys.stderr
+                    )
                     lost.append(max(over, default=0.0))
                 rows.append(
                     (
@@ -547,6 +553,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.set_defaults(ended=False)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--write", action="store_true", help="into benchmarks/results")
     parser.add_argument(
@@ -569,9 +576,14 @@ def main() -> None:
     for part in args.parts or PARTS:
         title, measure = PARTS[part]
         busy, began = load(), time.monotonic()
-        lines = measure(args)
+        try:
+            lines = measure(args)
+        except KeyboardInterrupt:
+            sys.exit(f"{title}: ended before it had a figure")
         took = f"({busy}; took {(time.monotonic() - began) / 60:.1f} min)"
-        report(title, "\n".join([*lines, "", took]), write=args.write)
+        report(title, "\n".join([*lines, "", took]), write=args.write and not args.ended)
+        if args.ended:
+            sys.exit("ended early: nothing was written; --records FILE lets the next run go on from here")
 
 
 if __name__ == "__main__":

@@ -141,6 +141,7 @@ def diagnose(pid: int, *arguments: str) -> tuple[int, dict[str, Any], float]:
         env=clean_env(),
         timeout=DIAGNOSE_SECONDS,
         check=False,
+        start_new_session=True,  # a Ctrl-C at the runner is not meant for it
     )
     assert done.stdout, done.stderr.decode()
     return done.returncode, json.loads(done.stdout), time.monotonic() - started
