@@ -39,6 +39,7 @@ COMMANDS = (
     Command(name="run", summary="run a training, watched over: log, metrics, stalls, exit status"),
     Command(name="status", summary="where a run stands, from its files alone, running or dead"),
     Command(name="report", summary="a run on one page: curves, stages, ranks, incidents, what looked wrong"),
+    Command(name="top", summary="a live view of a run, from its files alone, running or dead"),
     Command(name="watch", summary="watch a training that is already running and was not started by us"),
     Command(name="diagnose", summary="why a process does not move: state, cause, the line to look at"),
     Command(name="explain", summary="read back the evidence of an incident"),
@@ -51,6 +52,7 @@ examples:
   harness run -- torchrun --nproc-per-node 4 train.py  any training command, all its ranks
   harness status                                       where runs/latest stands
   harness report                                       runs/latest as one HTML file
+  harness top                                          see it move
   harness watch 4711                                   look after a run that is under way already
   harness diagnose 4711                                why it does not move: state, cause, line
   harness explain runs/latest/incidents/001            what was seen when it stalled

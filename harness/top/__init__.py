@@ -1,0 +1,1 @@
+"""`harness top`: a run as it is now, read from its directory alone; drawn in `render.top`."""

@@ -1,0 +1,182 @@
+"""`harness top` on real runs, in a real terminal: running, stalled, dead, narrow, in a pipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import run as runs
+from tests.support import stalls
+from tests.support.env import clean_env
+from tests.support.wait import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SECONDS = 60.0
+
+
+def top(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*runs.HARNESS, "top", *map(str, arguments)],
+        env=clean_env(**env),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[runs.Run]:
+    command = stalls.trainer("--seconds", "0.02", "--steps", "100000")
+    run = runs.start(tmp_path / "runs" / "one", *command, options=("--metrics-port", "off", *stalls.LIMIT))
+    try:
+        stalls.wait_for_step(run.directory, 20)
+        yield run
+    finally:
+        run.clean_up()
+
+
+class Tmux:
+    """A terminal of a given size that runs one command."""
+
+    def __init__(self, folder: Path, command: str, columns: int, rows: int) -> None:
+        self._socket = str(folder / "tmux")
+        size = ("-x", str(columns), "-y", str(rows))
+        self._tmux("-f", "/dev/null", "new-session", "-d", *size, command)
+        self._tmux("set-option", "-g", "remain-on-exit", "on")
+
+    def _tmux(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["tmux", "-S", self._socket, *arguments],
+            env=clean_env(TERM="xterm-256color", LC_ALL="C.UTF-8"),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=True,
+        )
+        return done.stdout
+
+    def screen(self) -> str:
+        return self._tmux("capture-pane", "-p")
+
+    def resize(self, columns: int, rows: int) -> None:
+        self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
+
+    def type(self, *keys: str) -> None:
+        self._tmux("send-keys", *keys)
+
+    def wait_for(self, *parts: str) -> str:
+        return wait_for(
+            lambda: (shown := self.screen()) and all(part in shown for part in parts) and shown,
+            SECONDS,
+            f"{parts} on the screen",
+        )
+
+    def close(self) -> None:
+        subprocess.run(
+            ["tmux", "-S", self._socket, "kill-server"], capture_output=True, timeout=20, check=False
+        )
+
+
+@pytest.mark.needs("tmux")
+@pytest.mark.parametrize(("columns", "rows"), [(120, 40), (80, 24), (40, 12)])
+def test_in_a_terminal_it_moves_fits_and_leaves_at_ctrl_c(
+    tmp_path: Path, running: runs.Run, columns: int, rows: int
+) -> None:
+    command = shlex.join([*runs.HARNESS, "top", "--interval", "0.2", str(running.directory)])
+    terminal = Tmux(tmp_path, f"{command}; echo left with $?; exec cat", columns, rows)
+    try:
+        first = terminal.wait_for("RUNNING", "train  step", "loss")
+        assert len(first.rstrip("\n").split("\n")) <= rows
+        step = stalls.step(running.directory)
+        terminal.wait_for(f"step {str(step + 30)[:-1]}")  # it moves, to some step of the next tens
+        terminal.resize(columns + 7, rows + 3)
+        terminal.wait_for("RUNNING")
+        terminal.type("C-c")
+        left = terminal.wait_for("left with 0")
+        assert "RUNNING" not in left, "the screen before it is back"
+        assert running.process is not None
+        assert running.process.poll() is None
+    finally:
+        terminal.close()
+
+
+def test_a_stopped_trainer_is_shown_with_its_incident(running: runs.Run) -> None:
+    os.kill(running.pid(), signal.SIGSTOP)
+    try:
+        stalls.wait_for_incident(running.directory)
+        said = top(running.directory).stdout
+        assert said.startswith("STALLED")
+        assert "incident 001  stopped" in said
+        assert "kill -CONT" in said
+    finally:
+        os.kill(running.pid(), signal.SIGCONT)
+
+
+def test_a_dead_run_is_shown_as_it_was_left_and_a_process_leads_to_its_run(running: runs.Run) -> None:
+    by_pid = top(running.pid(), "--once")
+    assert by_pid.returncode == 0
+    assert by_pid.stdout.startswith("RUNNING")
+    os.kill(running.pid(), signal.SIGKILL)
+    assert running.process is not None
+    running.process.wait(timeout=SECONDS)
+    done = top(running.directory, "--once")
+    assert done.returncode == 0
+    assert done.stdout.startswith("DIED")
+    assert "killed by SIGKILL" in done.stdout
+    assert "last seen in train" in done.stdout
+    assert "loss" in done.stdout
+
+
+def test_programs_get_json_and_a_pipe_plain_text(running: runs.Run) -> None:
+    document = json.loads(top(running.directory, "--json").stdout)
+    assert document["schema"] == "harness.top/1"
+    assert document["state"] == "running"
+    assert document["ranks"][0]["step"] >= 20
+    steps = document["history"]["step"]
+    assert steps == list(range(1, len(steps) + 1))
+    rows = [json.loads(line) for line in (running.directory / "metrics.jsonl").read_text().splitlines()]
+    assert document["history"]["loss"] == [row["loss"] for row in rows[: len(steps)]]
+    said = top(running.directory).stdout
+    assert "\x1b" not in said
+    assert said.startswith("RUNNING")
+
+
+def test_all_runs_those_that_go_first(tmp_path: Path, running: runs.Run) -> None:
+    ended = runs.start(tmp_path / "runs" / "another", sys.executable, "-c", "print(1)")
+    ended.end()
+    lines = top("--all", "--runs", tmp_path / "runs").stdout.splitlines()
+    assert [line.split()[1] for line in lines[1:]] == ["running", "finished"]
+    document = json.loads(top("--all", "--runs", tmp_path / "runs", "--json").stdout)
+    assert [each["state"] for each in document["runs"]] == ["running", "finished"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [("runs/none", "runs/none"), ("4194304000", "no process"), ("SELF", "harness diagnose")],
+)
+def test_where_there_is_no_run_one_line_says_so(argument: str, message: str) -> None:
+    argument = argument.replace("SELF", str(os.getpid()))
+    done = top(argument)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("harness top: ")
+    assert message in line
+    assert json.loads(top(argument, "--json").stdout)["error"] in line
+
+
+def test_a_terminal_without_unicode_gets_ascii(running: runs.Run) -> None:
+    said = top(running.directory, PYTHONIOENCODING="ascii").stdout
+    assert said.isascii()
+    assert said.startswith("RUNNING - ")
