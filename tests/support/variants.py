@@ -419,7 +419,7 @@ def moved(where: str) -> Callable[[Program, random.Random], Program | None]:
         # A child of multiprocessing has no stdin, runs no hooks at its end, is no rank, and no parent of what
         # the module started before.
         in_process = where in _PROCESSES
-        if in_process and (ranked or program.truth.get("stdin") or program.says(r"atexit|os\.wait")):
+        if in_process and (ranked or program.truth.get("stdin") or program.says(r"atexit|os\.wait|__file__")):
             return None
         # A daemon's threads are daemons: they hold nothing up. A Pool's workers may have no children.
         if where in ("pool", "thread-pool", "queue-worker") and program.truth["cause"] == "interpreter-exit":
