@@ -6,6 +6,7 @@ own Python example with a few steps. The two set-up lines of the README are run 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -140,6 +141,11 @@ def _check(command: str, place: Path) -> None:
         _check_watch(command, place, env)
     elif "harness diagnose" in command:
         _check_diagnose(command, place, env)
+    elif "$PID" in command:  # of a process below the harness
+        with _LongRun(place, env):
+            pid = wait_for(lambda: _pid_of_the_command(place), 30, "the command's pid")
+            done = _shell(command, place, {**env, "PID": str(pid)})
+            assert done.returncode == 0, done
     elif "harness smoke" in command:
         _check_smoke(command, place, env)
     else:
@@ -176,7 +182,7 @@ def _check_curl(command: str, place: Path, env: dict[str, str]) -> None:
 
 
 def _check_smoke(command: str, place: Path, env: dict[str, str]) -> None:
-    """Whole plans are run by test_smoke_stages.py; here the first stage, and that the words are understood."""
+    """Whole plans are run by test_smoke_stages.py; here the first stage, and that the words are right."""
     shutil.copytree(REPOSITORY / "configs" / "smoke", place / "configs" / "smoke")
     command = command.replace("--from data", "").replace("--only config,tokenizer", "")
     done = _shell(f"{command} --only environment --set disk_gb=0.01 --set memory_gb=0.01", place, env)
@@ -185,6 +191,11 @@ def _check_smoke(command: str, place: Path, env: dict[str, str]) -> None:
     else:
         assert done.returncode == 0, done
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def _pid_of_the_command(place: Path) -> int | None:
+    attempts = json.loads((place / "runs/latest/run.json").read_text())["attempts"]
+    return attempts[-1]["pid"] if attempts else None
 
 
 class _LongRun:

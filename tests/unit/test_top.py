@@ -66,7 +66,7 @@ def test_a_running_training_tells_where_it_stands():
         "as scheduled",
         "steps 1 to 128",
         "forward 80 % · data 10 % · other 10 %",
-        "RSS 900 MB",
+        "RSS 0.9 GB",
         "third",
     ):
         assert part in said, part
