@@ -50,7 +50,7 @@ def build() -> str:
     )
     for each in (
         dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"),
-        variable("run_id", "Run", UP, everything=".+", newest=True),
+        variable("run_id", "Run", UP, newest=True),
         # What is known of a GPU but not of its rank has no rank.
         variable("rank", "Rank", UP.replace("}", ',run_id=~"$run_id"}'), everything=".*"),
         variable("job", "Job", "trainer_up", everything=".+"),

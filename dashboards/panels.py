@@ -5,7 +5,22 @@ Not here: what every panel has (`parts`), the dashboard around them (`build`).
 
 from __future__ import annotations
 
-from parts import Panel, bars, c, d, dashed, lines, mapped, number, p, panel, query, statetimeline, table
+from parts import (
+    LEGEND,
+    Panel,
+    bars,
+    c,
+    d,
+    dashed,
+    lines,
+    mapped,
+    number,
+    p,
+    panel,
+    query,
+    statetimeline,
+    table,
+)
 
 from harness.wire import PHASES, STAGES
 
@@ -199,7 +214,8 @@ def progress() -> list[Panel]:
             .mappings(mapped(stages))
             .merge_values(True)
             .show_value(c.VisibilityMode.AUTO)
-            .row_height(0.8),
+            .row_height(0.8)
+            .legend(LEGEND),
             *(31, "Stages", "none", 24, 8),
             "What each rank was doing, over time. A stage under a name of its own is shown as other.",
             query(f"max by (run_id, rank) ({' or '.join(numbered)})", EACH),

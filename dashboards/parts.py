@@ -33,6 +33,12 @@ Panel: TypeAlias = bargauge.Panel | stat.Panel | statetimeline.Panel | table.Pan
 DATASOURCE = c.DataSourceRef(type_val="prometheus", uid="${datasource}")
 # Prometheus serves the runbooks: --web.user-assets=docs/runbooks.
 RUNBOOK = "${prometheus}/user/%s.md"
+LEGEND = (
+    common.VizLegendOptions()
+    .show_legend(True)
+    .display_mode(c.LegendDisplayMode.LIST)
+    .placement(c.LegendPlacement.BOTTOM)
+)
 
 
 def query(
@@ -90,11 +96,7 @@ def lines(*, stacked: bool = False, floor: float | None = None) -> timeseries.Pa
         .fill_opacity(40 if stacked else 0)
         .show_points(c.VisibilityMode.AUTO)
         .span_nulls(False)
-        .legend(
-            common.VizLegendOptions()
-            .display_mode(c.LegendDisplayMode.LIST)
-            .placement(c.LegendPlacement.BOTTOM)
-        )
+        .legend(LEGEND)
         .tooltip(common.VizTooltipOptions().mode(c.TooltipDisplayMode.MULTI).sort(c.SortOrder.DESCENDING))
     )
     if stacked:
@@ -161,9 +163,9 @@ def mapped(values: Mapping[int, tuple[str, str]], *, nothing: str | None = None)
 
 
 def variable(
-    name: str, label: str, metric: str, *, everything: str, newest: bool = False
+    name: str, label: str, metric: str, *, everything: str = "", newest: bool = False
 ) -> dashboard.QueryVariable:
-    """Choose among a label's values; `newest` begins with the last in the alphabet, else with all."""
+    """Choose among a label's values; `newest` begins with the last in the alphabet, the others with all."""
     text = f"label_values({metric}, {name})"
     made = (
         dashboard.QueryVariable(name)
@@ -172,12 +174,12 @@ def variable(
         .query({"query": text, "refId": name})
         .definition(text)
         .refresh(d.VariableRefresh.ON_TIME_RANGE_CHANGED)
-        .sort(d.VariableSort.ALPHABETICAL_DESC if newest else d.VariableSort.NATURAL_ASC)
         .multi(True)
-        .include_all(True)
-        .all_value(everything)
     )
-    return made if newest else made.current(d.VariableOption(text="All", value="$__all"))
+    if newest:  # Grafana begins with the first one, or with all where there is an "All"
+        return made.sort(d.VariableSort.ALPHABETICAL_DESC)
+    every = d.VariableOption(text="All", value="$__all")
+    return made.sort(d.VariableSort.NATURAL_ASC).include_all(True).all_value(everything).current(every)
 
 
 def event(name: str, expression: str, colour: str, *, text: str) -> dashboard.AnnotationQuery:
@@ -208,6 +210,7 @@ def _thresholds(steps: Mapping[float | None, str]) -> dashboard.ThresholdsConfig
 
 __all__ = [
     "DATASOURCE",
+    "LEGEND",
     "Panel",
     "bars",
     "c",

@@ -4,6 +4,7 @@ With the committed configuration; a minute of its rules takes two seconds here (
 """
 
 import contextlib
+import json
 import math
 import os
 import signal
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import prometheus, tiny_run
+from harness.view import GpuReading
+from tests.support import prometheus, tiny_run, views
 from tests.support import run as runs
 from tests.support.env import clean_env
 from tests.support.wait import wait_for
@@ -209,6 +211,40 @@ def _panels_show_what_metrics_jsonl_holds(stack, trained):
     assert min(times) <= min(shown("Step time by rank A")) <= max(shown("Step time by rank A")) <= max(times)
     assert shown("Status A")[-1] == 3.0, "finished"
     assert 2.0 in shown("Status A"), "training"
+
+
+def test_gpus_are_shown_and_several_runs_are_overlaid(stack):
+    """Two runs on a GPU each, as the harness serves them."""
+    from harness.metrics import TrainerCollector
+    from harness.serve import Server
+
+    servers = []
+    try:
+        for run_id in ("gpu-a", "gpu-b"):
+            state = views.with_beat(views.state(), last=views.row(127, step=128, memory=(1, 2, 3)))
+            gpu = GpuReading(
+                gpu="0",
+                used_bytes=4,
+                total_bytes=8,
+                utilization_ratio=0.5,
+                power_watts=300.0,
+                pids=(state.heartbeat.pid,),
+            )
+            view = views.view(state, run_id=run_id, gpus=(gpu,))
+            servers.append(Server(TrainerCollector(lambda view=view: view), lambda view=view: view, port=0))
+            servers[-1].start()
+            target = [{"targets": [f"127.0.0.1:{servers[-1].port}"], "labels": {"run_id": run_id}}]
+            (stack.targets / f"{run_id}.json").write_text(json.dumps(target))
+            wait_scraped(stack, run_id)
+        for query in QUERIES.values():
+            if query.panel in NEED_A_GPU | {"Loss"}:
+                series = stack.query(query.with_variables(run_id="gpu-a|gpu-b"))
+                assert {each["metric"]["run_id"] for each in series} == {"gpu-a", "gpu-b"}, query
+    finally:
+        for server in servers:
+            server.close()
+        for file in stack.targets.glob("gpu-*.json"):
+            file.unlink()
 
 
 # ---- what fires

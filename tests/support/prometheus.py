@@ -87,9 +87,10 @@ class PanelQuery:
         return f"{self.panel} {self.ref}"
 
     def with_variables(self, *, run_id: str, rate_interval: str = "1m", time_range: str = "1h") -> str:
-        """As Grafana would send it, with one run and all of everything else chosen."""
+        """As Grafana would send it, with one run (or several: `a|b`) and all of everything else chosen."""
+        chosen = "|".join(map(re.escape, run_id.split("|")))
         text = self.expression.replace("$__rate_interval", rate_interval).replace("$__range", time_range)
-        for name, value in (("job", ".+"), ("instance", ".+"), ("run_id", re.escape(run_id)), ("rank", ".*")):
+        for name, value in (("job", ".+"), ("instance", ".+"), ("run_id", chosen), ("rank", ".*")):
             text = text.replace(f'"${name}"', json.dumps(value))
         assert "$" not in text, text
         return text

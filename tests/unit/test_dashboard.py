@@ -186,6 +186,11 @@ def test_target_promql_rule(tmp_path):
 # ---- what we ask for
 
 
+@titled([panel for panel in PANELS if panel["type"] in {"timeseries", "state-timeline"}])
+def test_curves_have_a_legend(panel):
+    assert panel["options"]["legend"]["showLegend"] is True
+
+
 def test_nothing_is_made_up_to_fill_a_panel():
     for query in QUERIES:
         assert "vector(" not in query.expression
@@ -194,8 +199,9 @@ def test_nothing_is_made_up_to_fill_a_panel():
 
 def test_one_run_or_several_and_the_newest_first():
     assert VARIABLES["run_id"]["multi"] is True
-    assert VARIABLES["run_id"]["includeAll"] is True
-    assert VARIABLES["run_id"]["sort"] == 2  # ids begin with their date: the last one is the newest
+    # Grafana begins with the first one, unless there is an "All"; ids begin with their date.
+    assert VARIABLES["run_id"]["includeAll"] is False
+    assert VARIABLES["run_id"]["sort"] == 2
     assert "current" not in VARIABLES["run_id"]
     for query in QUERIES:
         if query.legend:
