@@ -11,14 +11,16 @@ from tests.support import zoo
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROGRAMS = zoo.programs()
+PROGRAMS = [
+    pytest.param(
+        path, id=zoo.name(path), marks=pytest.mark.needs("py-spy", *zoo.truth(path).get("needs", ()))
+    )
+    for path in zoo.programs()
+]
 
 
-@pytest.mark.parametrize("path", PROGRAMS, ids=map(zoo.name, PROGRAMS))
+@pytest.mark.parametrize("path", PROGRAMS)
 def test_the_zoo_gets_its_truth(path: Path):
-    reason = zoo.missing(path)
-    if reason:
-        pytest.skip(reason)
     found = zoo.outcome(path)
     assert not found.wrong, (found.wrong, found.document["findings"])
     assert found.status == (0 if found.verdict["state"] in ("healthy", "slow") else 1)

@@ -26,7 +26,18 @@ SELECTED = (
 KINDS = {variant.name: variant for variant in variants.VARIANTS}
 
 
-@pytest.mark.parametrize(("kind", "name"), SELECTED, ids=map("-".join, SELECTED))
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(
+            kind,
+            name,
+            id=f"{kind}-{name}",
+            marks=pytest.mark.needs(*zoo.truth(zoo.ZOO / f"{name}.py").get("needs", ())),
+        )
+        for kind, name in SELECTED
+    ],
+)
 def test_a_variant_gets_the_verdict_of_its_original(kind, name, tmp_path):
     program = variants.make(zoo.ZOO / f"{name}.py", KINDS[kind])
     assert program is not None
