@@ -278,11 +278,11 @@ class Scene:
         )
 
     def _executor(self, wait: Wait) -> Edge:
-        workers = [
-            each
-            for each in wait.thread.process.threads
-            if each.frame_in("_worker", module="futures/thread.py")
-        ]
+        threads = wait.thread.process.threads
+        workers = [each for each in threads if each.frame_in("_worker", module="futures/thread.py")]
+        # The thread that manages an executor's processes.
+        managed = any(each.frame_in("run", module="futures/process.py") for each in threads)
+        other = self._workers(wait) if managed else Edge()
         working = [each for each in workers if user_frames(each) and each is not wait.thread]
         starved = [each for each in workers if self.wait(each).kind == "future"]
         if starved and len(starved) == len([each for each in workers if user_frames(each)]):
@@ -290,11 +290,11 @@ class Scene:
             if wait.thread not in workers:
                 # Of executors within executors the youngest worker is the one that all others wait for.
                 return Edge(to=max(starved, key=lambda each: each.tid or 0), fact=fact)
-            return Edge(gap="starved", fact=fact)
+            return other if other.to is not None else Edge(gap="starved", fact=fact)
         if working:
             chosen = min(working, key=lambda each: self.wait(each).kind in ("busy", "future"))
             return Edge(to=chosen, fact=f"{chosen.name} runs work of the executor")
-        if workers:
+        if workers and other.to is None and other.gap != "dead":
             return Edge(gap="idle", fact=f"the executor's {len(workers)} workers are idle")
         if wait.thread.process.children:
             return self._workers(wait)
