@@ -160,6 +160,22 @@ def queues(scene: Scene) -> Iterator[Finding]:
             continue
         cyclic = chain.cycle and not any(each.kind == "lock" for each in chain.cycle)
         in_queue = wait.kind in ("queue-get", "queue-put", "queue-join", "process-queue", "pool-worker")
+        if cyclic and {each.kind for each in chain.cycle} == {"queue-join", "queue-get"}:
+            joins = next(each for each in chain.cycle if each.kind == "queue-join")
+            takes = next(each for each in chain.cycle if each.kind == "queue-get")
+            yield say.finding(
+                scene,
+                chain,
+                "hung",
+                "queue-wait",
+                0.92,
+                f"{say.who(joins.thread)} waits at {say.place(joins.user)} for a queue to be worked off: "
+                "every item was taken, but task_done() was not called for each.",
+                evidence=[f"{takes.thread.name} waits for the next item at {say.place(takes.user)}"],
+                next_steps=["call task_done() on every path after get(), in a finally"],
+                wait=joins,
+            )
+            continue
         if cyclic and any(each.kind.startswith("queue") for each in chain.cycle):
             yield say.finding(
                 scene,
@@ -224,7 +240,7 @@ def events(scene: Scene) -> Iterator[Finding]:
         cyclic = chain.cycle and all(each.kind in ("event", "join") for each in chain.cycle)
         if not cyclic and (chain.cycle or wait.kind not in ("event", "join")):
             continue
-        what = "a thread to end" if wait.kind == "join" else "an event"
+        what = "a thread's end" if wait.kind == "join" else _awaited(wait)
         by = "the threads wait for each other" if cyclic else _others(wait)
         yield say.finding(
             scene,
@@ -232,11 +248,28 @@ def events(scene: Scene) -> Iterator[Finding]:
             "hung",
             "event-wait",
             0.9 if chain.gap == "nobody" or cyclic else 0.72,
-            f"{say.who(wait.thread)} waits for {what} that does not come, at {say.place(wait.user)}.",
+            f"{say.who(wait.thread)} waits for {what}, which does not come, at {say.place(wait.user)}.",
             evidence=[by],
             next_steps=["see who should set it, and on which path that is left out", "wait with a timeout"],
             wait=chain.cycle[0] if cyclic else None,
         )
+
+
+def _awaited(wait: Wait) -> str:
+    """`an event`, or what else of `threading` it is: by the class of the object that is waited on."""
+    frames = [wait.frame, *wait.thread.python_frames[:4]] if wait.frame is not None else []
+    classes = {
+        local.value.rpartition(".")[2]
+        for frame in frames
+        if frame is not None and frame.file.endswith("/threading.py")
+        for local in frame.locals
+        if local.name == "self" and local.kind == "object"
+    }
+    if classes & {"Semaphore", "BoundedSemaphore"}:
+        return "a semaphore's release"
+    if "Barrier" in classes:
+        return "a barrier's last party"
+    return "an event" if "Event" in classes or "Condition" not in classes else "a condition"
 
 
 def futures(scene: Scene) -> Iterator[Finding]:
