@@ -304,15 +304,16 @@ def _open(
     world_size: int | None,
     phase_clock: str | None,
     *,
+    unasked: bool = False,
     provisional: bool = False,
 ) -> None:
-    """`open`, which may fail; `provisional` for `harness.auto` before the trainer trains."""
+    """`open`, which may fail; `unasked` by `harness.auto`, and `provisional` until the trainer trains."""
     global _record, enabled
     if _given_up or (_record is None and not _os.environ.get("HARNESS_RUN_DIR")):
         return
     record = _record
     if record is None:
-        record = _begin(rank, provisional=provisional)
+        record = _begin(rank, unasked=unasked, yielding=provisional)
         if world_size is None:
             from harness.values import int_of_text
 
@@ -343,7 +344,7 @@ def _speak_for(
         _told = None
         close("moved")
     try:
-        _open(total_steps, None, rank, world_size, "none", provisional=provisional)
+        _open(total_steps, None, rank, world_size, "none", unasked=True, provisional=provisional)
     except Exception as error:  # noqa: BLE001 (as in `open`)
         from harness import place
 
@@ -354,7 +355,7 @@ def _speak_for(
     return _record is not None
 
 
-def _begin(rank: object, *, provisional: bool) -> "Record":
+def _begin(rank: object, *, unasked: bool, yielding: bool) -> "Record":
     """This process's record; OwnedError where it belongs to another process."""
     global _hooked
     from harness import place, values
@@ -372,7 +373,8 @@ def _begin(rank: object, *, provisional: bool) -> "Record":
         run_id=environ.get("HARNESS_RUN_ID", ""),
         attempt=attempt,
         begin=lambda mapped: Record(mapped, run_dir, number, attempt, checked=not place.is_ordered()),
-        yielding=provisional,
+        unasked=unasked,
+        yielding=yielding,
     )
     if not _hooked:
         _os.register_at_fork(after_in_child=_after_fork)

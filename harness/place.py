@@ -48,12 +48,14 @@ def create(
     run_id: str,
     attempt: int,
     begin: "Callable[[mmap.mmap], Record]",
+    unasked: bool = False,
     yielding: bool = False,
 ) -> "Record":
     """Make this process's record of `rank` and return what `begin` made of its map; OSError, OwnedError.
 
     The record gets its name when `begin` has written its first blocks: a reader never meets an empty one.
-    A provisional record of a live process is replaced, unless `yielding`.
+    A provisional record of a live process is replaced, unless `yielding`. `unasked` is for a trainer that
+    never asked for any of this: no signal of its is touched.
     """
     if not os.path.isdir(run_dir):
         raise FileNotFoundError(f"HARNESS_RUN_DIR is {run_dir}, and there is no such directory")
@@ -63,7 +65,8 @@ def create(
     before = os.path.realpath(path)
     _check_owner(before, yielding=yielding)
     _allow_tracing()
-    header = _header(run_dir, rank, run_id, attempt)
+    signal = 0 if unasked else _offer_traceback(wire.traceback_path(run_dir, rank))
+    header = _header(rank, run_id, attempt, signal)
     name = f"{rank:05d}.{os.getpid()}"
     folder = f"{MEMORY}/harness-{os.getuid()}"
     try:
@@ -118,7 +121,7 @@ def _link(target: str, path: str, *, temporary: str) -> None:
         raise
 
 
-def _header(run_dir: str, rank: int, run_id: str, attempt: int) -> bytes:
+def _header(rank: int, run_id: str, attempt: int, signal: int) -> bytes:
     pid = os.getpid()
     header = wire.HEADER.pack(
         wire.MAGIC,
@@ -130,7 +133,7 @@ def _header(run_dir: str, rank: int, run_id: str, attempt: int) -> bytes:
         _text("/proc/sys/kernel/random/boot_id").strip().encode(),
         wire.pack_text(run_id, 63),
         attempt,
-        _offer_traceback(wire.traceback_path(run_dir, rank)),
+        signal,
         time.time(),
         time.monotonic(),
         not is_ordered(),

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from harness.wire import COMMAND_STAGE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -132,7 +134,10 @@ class RunView:
         """When the slowest one last moved."""
         state = self.laggard or self.lead
         if state is not None:
-            return state.heartbeat.last_progress_wall_seconds
+            moved = state.heartbeat.last_progress_wall_seconds
+            # A trainer that says nothing of where it is shows that it lives in its log.
+            unsaid = state.heartbeat.stage == COMMAND_STAGE and self.log_growth_wall_seconds is not None
+            return max(moved, self.log_growth_wall_seconds or 0.0) if unsaid else moved
         if self.command is not None and self.command.last_progress_wall_seconds is not None:
             return self.command.last_progress_wall_seconds
         return self.log_growth_wall_seconds

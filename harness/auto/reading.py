@@ -94,11 +94,15 @@ class Reader:
             except RuntimeError:  # a functorch wrapper: there is no value yet
                 return None
         self.on_device = True
-        if kind != "cuda" or torch.cuda.is_current_stream_capturing():
+        if kind != "cuda" or self.is_capturing():
             return None
         if self._pinned is None:
             self._pinned = _Pinned(torch)
         return self._pinned.put(torch, tensor.detach())
+
+    def is_capturing(self) -> bool:
+        """Whether a CUDA graph is being captured on this stream."""
+        return self.on_device and bool(sys.modules["torch"].cuda.is_current_stream_capturing())
 
     def rate(self, rate: "Any") -> float | None:
         """A learning rate; None for one that a device holds."""

@@ -285,7 +285,7 @@ class Recorder:
     @guarded
     def backward_begins(self, tensors: "Any", gradients: "Any") -> bool:
         """Gradients are about to be computed; whether `backward_ends` is due."""
-        if self._in_backward:
+        if self._in_backward or self._is_hidden():
             return False
         if self._base != "train":
             if self._optimizers == 0 or self._backwards > _PATIENCE_BACKWARDS:
@@ -362,6 +362,8 @@ class Recorder:
     @guarded
     def optimizer_begins(self, optimizer: "Any", *, closure: bool) -> None:
         """`optimizer.step` was called."""
+        if self._is_hidden():
+            return
         if self._in_backward and self._stepping is None:
             if not self._stepped_inside:
                 self._rates = self._rates_of(optimizer)
@@ -405,6 +407,18 @@ class Recorder:
         """A GradScaler stepped; where it found infinities, no optimizer did."""
         if before == self._steps and get_ident() == self._thread:
             self._forget()
+
+    def _is_hidden(self) -> bool:
+        """Whether the steps of this run are made of something else than what we see.
+
+        DeepSpeed steps its inner optimizer for each part of the parameters; a CUDA graph that is being
+        captured is replayed later, without us.
+        """
+        if "deepspeed.runtime.engine" in sys.modules or self.reader.is_capturing():
+            if self._base != wire.COMMAND_STAGE:
+                self._set_base(wire.COMMAND_STAGE)
+            return True
+        return False
 
     def _complete(self, optimizer: "Any") -> None:
         """A step of `optimizer` was done: a row, if it leads."""

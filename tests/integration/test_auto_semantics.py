@@ -76,3 +76,12 @@ def test_a_step_is_recorded_right_or_not_at_all(
         assert same(loss, row.loss), (way, loss, row.loss)
         assert list(row.learning_rates) == pytest.approx(rates), way
         assert same(norm, row.grad_norm), (way, norm, row.grad_norm)
+
+
+def test_a_run_is_the_same_to_the_bit(ways: dict[str, tuple[list[Any], list[Any]]], tmp_path: Path) -> None:
+    """Every loss and norm of every way, printed in full, without the harness."""
+    alone = auto.python(str(auto.TRAINERS / "semantics.py"), env=auto.environment(None), cwd=tmp_path)
+    said = [json.loads(line) for line in alone.splitlines()]
+    assert json.dumps({each["way"]: each["rows"] for each in said}) == json.dumps(
+        {way: expected for way, (expected, _) in ways.items()}
+    )
