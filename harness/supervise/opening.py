@@ -125,7 +125,7 @@ def _begin(run: RunDirectory, lock: claim.SupervisorLock, request: Request, *, n
         command=kept,
         command_redacted=struck,
         environment=identity.environment_of(request.environment),
-        **_supervisor(),
+        **supervisor(),
     )
     file = claim.RunFile(run, record)
     try:
@@ -170,7 +170,7 @@ def _continue(run: RunDirectory, lock: claim.SupervisorLock, request: Request, r
             command=record.command if alive else redaction.strike_out(command)[0],
             command_redacted=record.command_redacted if alive else redaction.strike_out(command)[1],
             environment=identity.environment_of(request.environment),
-            **_supervisor(),
+            **supervisor(),
         )
     return Opened(
         run=run,
@@ -186,7 +186,8 @@ def _continue(run: RunDirectory, lock: claim.SupervisorLock, request: Request, r
     )
 
 
-def _supervisor() -> dict[str, Any]:
+def supervisor() -> dict[str, Any]:
+    """What run.json says of whoever looks after a run: this process."""
     us = identify(os.getpid())
     return {"supervisor_pid": us.pid, "supervisor_start_time_ticks": us.start_time_ticks}
 

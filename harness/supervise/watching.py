@@ -20,7 +20,7 @@ from harness.render.screen import Screen
 from harness.render.stall import notice_lines
 from harness.render.text import single_line
 from harness.rundir import Attempt, RunDirectory, RunRecord, host_name, utc
-from harness.supervise import announcing, claim, identity, viewing
+from harness.supervise import announcing, claim, identity, opening, viewing
 from harness.supervise.gpus import GpuWatch
 from harness.supervise.observer import Command, Observer
 from harness.supervise.serving import MetricsOptions, serve
@@ -29,6 +29,7 @@ from harness.supervise.waiting import wait_readable
 from harness.view import CommandView, RunView
 from harness.watch.activity import descendants, read_counters
 from harness.watch.logtail import LogFollower
+from harness.watch.procstat import boot_id
 from harness.watch.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Watching:
             # Before the first line: whoever reads it may press Ctrl-C.
             with SignalInbox() as inbox:
                 self._server = serve(self._options.metrics, lambda: self._view, self._say)
+                self._sign()
                 self._greet()
                 announced = announcing.announced(
                     self._options.announce,
@@ -193,6 +195,12 @@ class Watching:
 
     # ── what it tells ──────────────────────────────────────────────────────────────────────────────────────
 
+    def _sign(self) -> None:
+        """Others shall see that the run is looked after, and where its metrics are."""
+        address = self._server.url if self._server is not None else None
+        with contextlib.suppress(OSError):
+            claim.RunFile(self.run, self._record).update(**opening.supervisor(), metrics_address=address)
+
     def _greet(self) -> None:
         where = f" · metrics {self._server.url}" if self._server else ""
         command = single_line(" ".join(self._record.command))
@@ -275,6 +283,7 @@ def _run_record(target: Foreign, run: RunDirectory) -> RunRecord:
         name=identity.name_of(target.command),
         created_at=utc(),
         host=host_name(),
+        boot_id=boot_id(),
         cwd="",
         command=command,
         command_redacted=redacted,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -74,6 +75,17 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         process.communicate()
 
 
+def status_of(run_dir: Path) -> dict[str, object]:
+    done = subprocess.run(
+        [*runs.HARNESS, "status", "--json", str(run_dir)],
+        env=clean_env(),
+        capture_output=True,
+        timeout=stalls.DEADLINE_SECONDS,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:
     output, _ = process.communicate(timeout=stalls.DEADLINE_SECONDS)
     return process.returncode, output
@@ -86,6 +98,8 @@ def test_a_stall_is_kept_where_the_target_keeps_its_records_and_closes_when_it_g
     address = re.search(r"metrics (\S+)", line)
     assert address is not None
     wait_for(lambda: stalls.scrape(address[1]).get('trainer_up{rank="0"}') == 1, what="its metrics")
+    standing = status_of(bench.folder / "target")
+    assert (standing["state"], standing["metrics_address"]) == ("running", address[1])
     target.send_signal(signal.SIGSTOP)
     opened = stalls.wait_for_incident(bench.folder / "target")
     assert "stopped" in opened["headline"]
@@ -98,6 +112,7 @@ def test_a_stall_is_kept_where_the_target_keeps_its_records_and_closes_when_it_g
     before = stalls.step(bench.folder / "target")
     stalls.wait_for_step(bench.folder / "target", before + 10)
     assert target.poll() is None
+    assert status_of(bench.folder / "target")["state"] == "unsupervised"
 
 
 def test_left_while_stalled_says_so(bench: Bench) -> None:
