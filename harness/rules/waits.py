@@ -194,7 +194,10 @@ def is_busy(thread: ThreadView) -> bool:
     seen = [sample.state for sample in thread.samples if sample is not None]
     # On a crowded machine a thread that wants to run gets little of a CPU.
     runs = bool(seen) and seen.count("R") * 2 > len(seen)
-    return runs or (cores is not None and cores >= IDLE_CORES)
+    if cores is not None and cores >= IDLE_CORES:
+        return True
+    # One that asks for the GIL wakes up every few milliseconds, and then stands in line for a CPU as well.
+    return runs and not any(each.holds_gil for each in thread.process.threads if each is not thread)
 
 
 def own_frame(thread: ThreadView) -> Frame | None:
