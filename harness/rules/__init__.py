@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING
 
 from harness.evidence import Missing, Reading
 from harness.findings import Diagnosis, Finding, Unchecked
-from harness.rules import endings, flights, inside, learning, limits, notes, outside, ranks, say, working
+from harness.rules import (
+    endings,
+    flights,
+    inside,
+    learning,
+    limits,
+    locks,
+    notes,
+    outside,
+    ranks,
+    say,
+    working,
+)
 from harness.rules.chain import Scene
 from harness.rules.view import View
 
@@ -57,9 +69,9 @@ RULES: tuple[Rule, ...] = (
     Rule(judge=flights.recorded, causes=("collective-mismatch", "collective-straggler")),
     Rule(judge=ranks.rendezvous, causes=("rendezvous-wait",)),
     Rule(judge=ranks.gpu, causes=("gpu-wait",), verified=False),
-    Rule(judge=inside.lock_deadlock, causes=("lock-deadlock",)),
-    Rule(judge=inside.fork_deadlock, causes=("fork-deadlock",)),
-    Rule(judge=inside.lock_wait, causes=("lock-wait",)),
+    Rule(judge=locks.lock_deadlock, causes=("lock-deadlock",)),
+    Rule(judge=locks.fork_deadlock, causes=("fork-deadlock",)),
+    Rule(judge=locks.lock_wait, causes=("lock-wait",)),
     Rule(judge=inside.queues, causes=("queue-wait",)),
     Rule(judge=inside.events, causes=("event-wait",)),
     Rule(judge=inside.futures, causes=("future-wait",)),

@@ -1,7 +1,6 @@
-"""Waits inside the training: locks, forks, queues, events, futures, event loops, workers.
+"""Waits inside the training: queues, events, futures, event loops, workers.
 
-Deadlocks are proved: each edge of a cycle was shown (`chain`). Where who holds what could not be shown, the
-rule says less, or nothing.
+Where the missing part could not be shown, a rule says less, or nothing. Not covered: locks (`locks`).
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from harness.rules import runs, say
-from harness.rules.chain import user_frames, workers_of
+from harness.rules.chain import workers_of
 from harness.rules.outside import ends
 from harness.rules.progress import progress
 
@@ -21,135 +20,6 @@ if TYPE_CHECKING:
     from harness.rules.chain import Scene
     from harness.rules.view import ProcessView
     from harness.rules.waits import Wait
-
-# What one may be doing, for long or for ever, while it holds what others wait for.
-_WITH_LOCK = ("sleep", "event", "native", "native-futex", "busy", "signal", "retry")
-
-
-def lock_deadlock(scene: Scene) -> Iterator[Finding]:
-    """lock-deadlock: a cycle of locks."""
-    for chain in scene.chains:
-        if not chain.cycle or not any(each.kind == "lock" for each in chain.cycle):
-            continue
-        waits = [each for each in chain.cycle if each.kind == "lock"]
-        names = " and ".join(dict.fromkeys(each.thread.name for each in chain.cycle))
-        lines = [
-            f"{each.thread.name} waits for {_lock_name(scene, each)} at {say.place(each.user)}"
-            for each in chain.cycle
-        ]
-        one = len(chain.cycle) == 1
-        yield say.finding(
-            scene,
-            chain,
-            "hung",
-            "lock-deadlock",
-            0.96,
-            f"{names} waits for a lock that it holds itself."
-            if one
-            else f"{names} wait for each other's locks.",
-            evidence=lines,
-            wait=waits[0],
-            next_steps=[
-                "use an RLock, or do not take it twice"
-                if one
-                else "take the locks in the same order everywhere"
-            ],
-        )
-
-
-def fork_deadlock(scene: Scene) -> Iterator[Finding]:
-    """fork-deadlock: a forked child waits for what only a thread of its parent could release."""
-    for chain in scene.chains:
-        wait = chain.end
-        process = wait.thread.process
-        if (
-            not process.forked
-            or process.parent is None
-            or not process.parent.python
-            or progress(scene, chain) is not None
-        ):
-            continue
-        alone = not [each for each in process.threads if each is not wait.thread and each.python_frames]
-        if wait.kind == "lock" and chain.gap in ("nobody", "unproved") and alone:
-            holder = _holder_in_parent(scene, wait, process.parent)
-            what = f"the lock {_lock_name(scene, wait)}"
-            facts = (
-                [holder]
-                if holder
-                else ["no other thread of the child runs Python: nobody in it could release the lock"]
-            )
-            confidence = 0.94 if holder else 0.85
-        elif wait.kind == "native-futex" and alone and wait.thread.stood_still and _threaded(process.parent):
-            what, confidence = "a lock inside native code, as its parent's threads had left it", 0.85
-            facts = ["a private futex in native code, and no other thread in the child"]
-        elif wait.kind == "sync-over-async" and chain.gap == "nobody":
-            what, confidence = "an event loop whose thread stayed in the parent", 0.9
-            facts = ["no thread of the child runs an event loop"]
-        else:
-            continue
-        yield say.finding(
-            scene,
-            chain,
-            "hung",
-            "fork-deadlock",
-            confidence,
-            f"{say.who(wait.thread)}, forked from pid {process.process.ppid}, waits for {what}, at "
-            f"{say.place(wait.user)}.",
-            evidence=["the process was forked and never called exec", *facts, *_fork_place(process)],
-            next_steps=[
-                "use the start method spawn or forkserver, or fork before threads are started",
-                "TOKENIZERS_PARALLELISM=false for tokenizers",
-            ],
-        )
-
-
-def lock_wait(scene: Scene) -> Iterator[Finding]:
-    """lock-wait: the holder lives, and does something else; or it could not be shown who holds it."""
-    for chain in scene.chains:
-        locks = [(at, each) for at, each in enumerate(chain.waits) if each.kind == "lock"]
-        if not locks or chain.cycle or progress(scene, chain) is not None:
-            continue
-        at, wait = locks[-1]
-        if wait is chain.end:
-            if wait.thread.process.forked and len(user_threads(wait.thread.process)) < 2:
-                continue
-            yield say.finding(
-                scene,
-                chain,
-                "hung",
-                "lock-wait",
-                0.7 if chain.gap == "unproved" else 0.75,
-                f"{say.who(wait.thread)} waits for the lock {_lock_name(scene, wait)}, at "
-                f"{say.place(wait.user)}; "
-                "who holds it could not be shown.",
-                next_steps=["look for an acquire() without its release(), on a path that raised"],
-            )
-            continue
-        holder = chain.waits[at + 1]
-        confidence = 0.9 if holder is chain.end and holder.kind in _WITH_LOCK else 0.5
-        yield say.finding(
-            scene,
-            chain,
-            "hung",
-            "lock-wait",
-            confidence,
-            f"{say.who(wait.thread)} waits for the lock {_lock_name(scene, wait)}; "
-            f"{say.who(holder.thread)} holds it and waits "
-            f"for {say.waits_for(holder)}, at {say.place(holder.user)}.",
-            evidence=[f"{holder.thread.name} holds it at {say.place(holder.user)}"],
-            next_steps=["do not hold the lock while doing that"],
-        )
-    for chain, wait in ends(scene, "process-lock"):
-        yield say.finding(
-            scene,
-            chain,
-            "hung",
-            "lock-wait",
-            0.75,
-            f"{say.who(wait.thread)} waits for a lock between processes, at {say.place(wait.user)}.",
-            evidence=["a semaphore in shared memory"],
-            next_steps=["a worker that was killed leaves its lock locked"],
-        )
 
 
 def queues(scene: Scene) -> Iterator[Finding]:
@@ -370,45 +240,6 @@ def workers(scene: Scene) -> Iterator[Finding]:
                 f"{say.who(wait.thread)} waits at {say.place(wait.user)} for a worker that could "
                 f"not be seen into.",
             )
-
-
-def user_threads(process: ProcessView) -> list[object]:
-    """The threads of a process that run the user's code."""
-    return [each for each in process.threads if user_frames(each)]
-
-
-def _lock_name(scene: Scene, wait: Wait) -> str:
-    name = scene.sources.asked(wait.user) if wait.user is not None else None
-    return name or "(unnamed)"
-
-
-def _holder_in_parent(scene: Scene, wait: Wait, parent: ProcessView) -> str:
-    """The thread of the parent that stands in a block of the same name: after a fork addresses are alike."""
-    if wait.user is None or (wanted := scene.sources.asked(wait.user)) is None:
-        return ""
-    key = scene.key(wait.thread, wait.user, wanted)
-    for thread in parent.threads:
-        for frame in user_frames(thread):
-            for held in scene.sources.held(frame):
-                if key is not None and scene.key(thread, frame, held.expression) == key:
-                    return f"in the parent {thread.name} holds {wanted} at {say.place(frame)}"
-    return ""
-
-
-def _threaded(parent: ProcessView) -> bool:
-    """Whether a parent has threads that may have held native locks, besides those that manage its workers."""
-    managers = ("multiprocessing/pool.py", "multiprocessing/queues.py", "concurrent/futures/process.py")
-    return any(
-        not thread.is_main and not any(frame.file.endswith(managers) for frame in thread.python_frames)
-        for thread in parent.threads
-    )
-
-
-def _fork_place(process: ProcessView) -> list[str]:
-    parent = process.parent
-    main = parent.main if parent is not None else None
-    frame = main.user_frame if main is not None else None
-    return [f"its parent stands at {say.place(frame)}"] if frame is not None else []
 
 
 def _replaced(process: ProcessView) -> list[str]:
