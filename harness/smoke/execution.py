@@ -35,7 +35,8 @@ GRACE_SECONDS = 5.0
 _TICK_SECONDS = 0.1
 _DIAGNOSIS_SECONDS = 15.0
 _KILL_SECONDS = 15.0
-_FAILED = 125
+# The supervisor failed; the command cannot be executed; it was not found.
+_REFUSALS = (125, 126, 127)
 # Nobody looked for so long: the machine slept, or we were stopped. That time is no stage's.
 _GAP_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -97,7 +98,7 @@ class Execution:
             observed=observed,
             verdict=diagnosis.get("verdict"),
             diagnosis=diagnosis,
-            problem=self._problem(status) if status == _FAILED else None,
+            problem=self._problem(status) if status in _REFUSALS and not observed.last_line else None,
         )
 
     def _start(self) -> subprocess.Popen[bytes]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from harness.smoke.plan import Plan, Stage
     from harness.smoke.runner import Show
 
-_REFRESH_SECONDS = 0.25
+_REFRESH_SECONDS = 0.5
 _PLAIN_SECONDS = 15.0
 _NARROW = 60
 _MARKS = {
@@ -151,11 +151,16 @@ class LiveTable:
             if self._live is not None:
                 self._live.stop()
             self._console.print(self._table(whole=True))
-            for line in summary_lines(report):
-                style = (
-                    "bold red" if line.startswith("failed") else "bold" if line.startswith("passed") else ""
-                )
-                self._console.print(Text(line, style=style), highlight=False, soft_wrap=False)
+            self._console.print()
+            style = "bold green" if report.passed else "bold red"
+            self._console.print(Text(verdict_line(report), style=style))
+            grid = Table.grid(padding=(0, 2, 0, 0))
+            grid.add_column(no_wrap=True)
+            grid.add_column(overflow="fold")
+            for label, text in failure_rows(report):
+                grid.add_row(Text(f"  {label}", style="dim"), Text(text))
+            if grid.row_count:
+                self._console.print(grid)
 
     def _draw(self) -> None:
         self._drawn_at = time.monotonic()
@@ -260,23 +265,32 @@ def headline(plan: Plan, stages: Sequence[Stage]) -> str:
 
 def summary_lines(report: Report) -> list[str]:
     """How it ended; where it failed first, and what to do."""
+    return ["", verdict_line(report), *(f"  {label:<7}{text}" for label, text in failure_rows(report))]
+
+
+def verdict_line(report: Report) -> str:
+    """`failed · 3 passed, 1 failed, 8 skipped in 0:07 · runs/smoke-…/report.json`."""
     counts = [f"{report.count('passed')} passed"]
     others: tuple[State, ...] = ("failed", "interrupted", "skipped", "not run")
     counts.extend(f"{report.count(state)} {state}" for state in others if report.count(state))
     word = "interrupted" if report.interrupted else "passed" if report.passed else "failed"
-    lines = ["", f"{word} · {', '.join(counts)} in {clock(report.seconds)} · {report.folder}/report.json"]
+    return f"{word} · {', '.join(counts)} in {clock(report.seconds)} · {report.folder}/report.json"
+
+
+def failure_rows(report: Report) -> list[tuple[str, str]]:
+    """The first failure: why, what to do, where to look."""
     first = report.first_failure
-    if first is not None:
-        rows = [("first", f"{first.name}: {single_line(first.reason)}")]
-        if first.remedy:
-            rows.append(("do", single_line(first.remedy)))
-        rows.extend(
-            ("also", single_line(check.sentence))
-            for check in first.checks
-            if not check.passed and check.what != "exit" and check.sentence not in first.reason
-        )
-        if first.log:
-            rows.append(("log", first.log))
-        rows.append(("again", f"{report.again} --from {first.name}"))
-        lines.extend(f"  {label:<7}{text}" for label, text in rows)
-    return lines
+    if first is None:
+        return []
+    rows = [("first", f"{first.name}: {single_line(first.reason)}")]
+    if first.remedy:
+        rows.append(("do", single_line(first.remedy)))
+    rows.extend(
+        ("also", single_line(check.sentence))
+        for check in first.checks
+        if not check.passed and check.what != "exit" and check.sentence not in first.reason
+    )
+    if first.log:
+        rows.append(("log", first.log))
+    rows.append(("again", f"{report.again} --from {first.name}"))
+    return rows

@@ -1,0 +1,272 @@
+"""`harness smoke` as a user meets it: stages that pass, fail, stall, run over; Ctrl-C; files; terminals."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from tests.support.env import clean_env
+from tests.support.pty_session import Terminal
+from tests.support.wait import wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SMOKE = (sys.executable, "-m", "harness", "smoke")
+TRAINER = """
+import sys, time
+from harness import emit
+from harness.schedules import scheduled_rate
+steps, stands = int(sys.argv[1]), sys.argv[2:] == ["stands"]
+schedule = {"kind": "cosine", "peak": 1e-3, "warmup": 5, "total": steps, "floor": 0.1}
+emit.open(total_steps=steps, schedule=schedule)
+emit.stage("train")
+print('measured {"rows": 12, "ready": true}')
+for step in range(1, steps + 1):
+    time.sleep(0.05)
+    emit.step(step, loss=5 - 0.05 * step, lr=scheduled_rate(schedule, step), tokens=100)
+if stands:
+    time.sleep(600)
+emit.close()
+"""
+PLAN = """
+name: demo
+values: {steps: "40"}
+stages:
+  - {name: hello, command: "{python} -c 'print(1)'", budget: 60}
+  - name: train
+    command: "{python} {here}/trainer.py {steps}"
+    budget: 120
+    needs: hello
+    expect:
+      step: 40
+      ranks: 1
+      stage: train
+      loss: {falls_by: 1, ends_below: 4}
+      learning_rate: scheduled
+      tokens_per_second: 100
+      memory: 500M
+      memory_growth: 100M
+      scraped: [trainer_step, trainer_loss]
+      files: [metrics.jsonl, "log/*.log"]
+      measured: {rows: {at_least: 10}, ready: true}
+"""
+MIXED = """
+stages:
+  - {name: over, command: "{python} -c 'import time; time.sleep(600)'", budget: 4, needs: []}
+  - {name: after, command: "true", needs: over}
+  - {name: stalls, command: "{python} {here}/trainer.py 5 stands", stall: 2, budget: 90}
+  - {name: fails, command: "{python} {here}/fails.py", budget: 60}
+  - {name: missing, command: no-such-program --at-all, budget: 60}
+  - {name: fine, command: "true", budget: 60}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "trainer.py").write_text(TRAINER)
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    (tmp_path / "fails.py").write_text("import sys; sys.exit('lr is 0: \\x1b[31mraise it')")
+    (tmp_path / "mixed.yaml").write_text(MIXED)
+    return tmp_path
+
+
+def smoke(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*SMOKE, *arguments],
+        cwd=folder,
+        env=clean_env(**env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+
+
+def report(folder: Path) -> dict[str, Any]:
+    (path,) = folder.glob("runs/smoke-*/report.json")
+    return json.loads(path.read_text())
+
+
+def test_a_plan_passes_and_everything_expected_was_checked(folder: Path) -> None:
+    done = smoke(folder, "plan.yaml", "--junit", "junit.xml", "--json", "out.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = report(folder)
+    assert json.loads((folder / "out.json").read_text()) == document
+    train = document["stages"][1]
+    assert (train["state"], train["measured"]) == ("passed", {"rows": 12, "ready": True})
+    assert {check["what"] for check in train["checks"]} == {
+        "exit", "incident", "step", "ranks", "stage", "loss.finite", "loss.falls_by", "loss.ends_below",
+        "learning_rate", "tokens_per_second", "memory", "memory_growth", "scraped", "files", "rows", "ready",
+    }  # fmt: skip
+    assert [case.attrib["name"] for case in ET.parse(folder / "junit.xml").getroot().iter("testcase")] == [
+        "hello",
+        "train",
+    ]
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("smoke demo · 2 stages, at most 3:00 · runs/smoke-")
+    assert re.match(r"ok       train  \d+\.\d s of 2:00, \d", lines[2]), lines
+    assert lines[-1].startswith("passed · 2 passed in ")
+
+
+def test_failures_are_diagnosed_their_dependants_skipped_and_the_others_go_on(folder: Path) -> None:
+    done = smoke(folder, "mixed.yaml", "--junit", "junit.xml")
+    assert done.returncode == 1
+    stages = {stage["name"]: stage for stage in report(folder)["stages"]}
+    assert {name: stage["state"] for name, stage in stages.items()} == {
+        "over": "failed",
+        "after": "skipped",
+        "stalls": "failed",
+        "fails": "failed",
+        "missing": "failed",
+        "fine": "passed",
+    }
+    assert stages["over"]["reason"].startswith("over its budget of 4.0 s · HUNG · sleep: ")
+    assert stages["over"]["verdict"]["cause"] == "sleep"
+    assert stages["after"]["reason"] == "needs over, which failed"
+    assert stages["stalls"]["reason"].startswith("stalled · HUNG · sleep: ")
+    assert stages["stalls"]["verdict"]["blame"]["file"].endswith("trainer.py")
+    assert stages["fails"]["reason"] == "exit status 1: lr is 0: raise it"
+    assert stages["missing"]["reason"].startswith("harness run: no-such-program: no such command")
+    assert report(folder)["first_failure"] == "over"
+    assert "  again  harness smoke mixed.yaml --from over" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    suite = ET.parse(folder / "junit.xml").getroot()[0]
+    assert (suite.attrib["failures"], suite.attrib["skipped"]) == ("4", "1")
+
+
+def test_mistakes_are_one_line_and_status_2(folder: Path) -> None:
+    for arguments, said in (
+        (("none.yaml",), "none.yaml: no such file"),
+        (("plan.yaml", "--only", "trian"), "no stage 'trian'. Did you mean train?"),
+        (("plan.yaml", "--only", "hello", "--from", "train"), "no stage is left to run"),
+        (("plan.yaml", "--set", "stesp=3"), "no such value. Did you mean steps?"),
+        (("plan.yaml", "--set", "steps"), "is not name=value"),
+        (("plan.yaml", "--timeout-scale", "0"), "'0' is no factor"),
+        (("plan.yaml", "--junit", "no/such/folder.xml"), "no folder no/such"),
+        (("plan.yaml", "--json", "."), "is a folder"),
+        (("plan.yaml", "--runs", "plan.yaml"), "plan.yaml"),
+    ):
+        done = smoke(folder, *arguments)
+        assert (done.returncode, done.stdout) == (2, ""), (arguments, done)
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (folder / "runs").exists()
+
+
+def _below(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _started(folder: Path, stage: str) -> list[int]:
+    """A stage's processes, once its command runs."""
+    found = list(folder.glob(f"runs/smoke-*/{stage}/run.json"))
+    attempts = json.loads(found[0].read_text())["attempts"] if found else []
+    return [attempt["pid"] for attempt in attempts if attempt["pid"]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_stage_and_still_gives_a_report(number: int, folder: Path) -> None:
+    process = subprocess.Popen(
+        [*SMOKE, "plan.yaml", "--set", "steps=100000"],
+        cwd=folder,
+        env=clean_env(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: _started(folder, "train"), 60, "the second stage to run")
+    below = _below(process.pid)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted · 1 passed, 1 interrupted in" in out
+    assert [stage["state"] for stage in report(folder)["stages"]] == ["passed", "interrupted"]
+    assert report(folder)["interrupted"] is True
+    wait_for(lambda: not any(each.is_running() for each in below), 20, "all it started to be gone")
+
+
+def test_should_it_be_killed_its_stage_ends_too(folder: Path) -> None:
+    process = subprocess.Popen(
+        [*SMOKE, "plan.yaml", "--set", "steps=100000"], cwd=folder, env=clean_env(), stdout=subprocess.DEVNULL
+    )
+    (pid,) = wait_for(lambda: _started(folder, "train"), 60, "the second stage to run")
+    process.kill()
+    process.wait()
+    wait_for(lambda: not psutil.pid_exists(pid), 40, "the stage's command to end")
+
+
+def test_a_reader_that_is_gone_ends_nothing(folder: Path) -> None:
+    command = f"{' '.join(SMOKE)} plan.yaml --only hello | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done
+    assert done.stderr == ""
+    assert report(folder)["passed"] is True
+
+
+@pytest.mark.needs("tmpfs")
+def test_a_full_disk_is_told_and_the_report_shown(folder: Path) -> None:
+    """A file system of 64 KiB for the runs: the stage runs, its files do not."""
+    script = (
+        "mkdir small; mount -t tmpfs -o size=64k none small; head -c 60000 /dev/zero > small/fill; "
+        f"{' '.join(SMOKE)} plan.yaml --only hello --runs small"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "--", "bash", "-c", script],
+        cwd=folder,
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1, done
+    assert "No space left on device" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("columns", "steps"), [(80, "100000"), (40, "40")])
+def test_a_terminal_shows_a_live_table_that_fits(columns: int, steps: str, folder: Path) -> None:
+    """At 80 columns interrupted by Ctrl-C, at 40 to its end."""
+    terminal = Terminal(cwd=folder, env=clean_env(TERM="xterm", LANG="C.UTF-8"), rows=12, columns=columns)
+    try:
+        terminal.type(f"{' '.join(SMOKE)} plan.yaml --set steps={steps}; echo status=$?\n")
+        at = terminal.wait_for("✓", after=terminal.wait_for("status=$?"))
+        if columns == 80:
+            terminal.wait_for("step ", after=at)
+            terminal.type("\x03")
+            terminal.wait_for("interrupted · 1 passed, 1 interrupted", after=at)
+            terminal.wait_for("status=130", after=at)
+        else:
+            terminal.wait_for("status=0", after=terminal.wait_for("passed · 2 passed", after=at))
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.seen[at:]).replace("^C", "")
+        assert ("budget" in plain) is (columns == 80)
+        assert max(len(line) for line in plain.replace("\r", "\n").splitlines()) <= columns
+        assert terminal.seen.rindex("\x1b[?25h") > terminal.seen.rindex("\x1b[?25l"), "the cursor is back"
+    finally:
+        terminal.close()
+
+
+def test_the_list_names_budgets_and_needs(folder: Path) -> None:
+    done = smoke(folder, "plan.yaml", "--list", "--timeout-scale", "2")
+    assert done.stdout.splitlines() == ["hello    2:00", "train    4:00    (needs hello)"]
+    assert not (folder / "runs").exists()
