@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import bundle
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.findings import SCHEMA
 from harness.headline import headline
 from harness.movement import movement
 from harness.render import as_json, case_text, terminal
 from harness.rules import diagnose
+from harness.rundir import RunDirectory
 
 if TYPE_CHECKING:
     import argparse
@@ -28,10 +29,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "explain",
         help="show again what an incident's evidence says",
-        description="Show what the evidence in DIR says. 0: progress was seen, 1: none was, 3: cannot tell.",
+        description="Show what the evidence in DIR says; of a run directory, what its newest incident does. "
+        "0: progress was seen, 1: none was, 3: cannot tell.",
     )
     parser.add_argument(
-        "directory", metavar="DIR", type=Path, help="an incident, or a folder made with --out"
+        "directory", metavar="DIR", type=Path, help="an incident, a folder made with --out, or a run"
     )
     parser.add_argument("--json", action="store_true", help="one JSON document instead of text")
 
@@ -39,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(arguments: argparse.Namespace) -> int:
     """Print the Case; HarnessError for a folder that is none, unless JSON was asked for."""
     try:
-        case = bundle.load(arguments.directory)
+        case = bundle.load(_evidence(arguments.directory))
     except HarnessError as error:
         if not arguments.json:
             raise
@@ -57,5 +59,20 @@ def run(arguments: argparse.Namespace) -> int:
         }
         print(as_json.text(document))
     else:
-        print("\n".join([*terminal.screen(case, diagnosis), "", *case_text.case_lines(case)]))
+        seen = case_text.case_lines(case, judged=diagnosis.verdict.state != "unknown")
+        print("\n".join([*terminal.screen(case, diagnosis), "", *seen]))
     return diagnosis.exit_status
+
+
+def _evidence(named: Path) -> Path:
+    """The folder that is meant: of a run directory, the incident with the newest evidence."""
+    run = RunDirectory(named)
+    if (named / bundle.CASE_FILE).exists() or not run.record.exists():
+        return named
+    folders = [each for one in run.incidents_of_all() if one.is_dir() for each in one.iterdir()]
+    kept = [each for each in folders if each.name.isdigit() and (each / bundle.CASE_FILE).exists()]
+    if not kept:
+        raise UsageError(
+            f"{named}: this run has no incident", remedy=f"Where it stands: harness status {named}"
+        )
+    return max(kept, key=lambda each: int(each.name))

@@ -32,15 +32,17 @@ _VERDICTS = {
 }
 
 
-def case_lines(case: Case) -> list[str]:
-    """The main facts on one screen."""
-    found = movement(case)
-    lines = [
-        f"{_VERDICTS[found.verdict]} · pid {case.target.pid} · {_command(case, case.target.pid)}",
-        headline(case),
-        "",
-    ]
-    lines += _labelled("because", found.facts[:4])
+def case_lines(case: Case, *, judged: bool = False) -> list[str]:
+    """The main facts on one screen; `judged`: below a diagnosis, which has said already whether it moves."""
+    lines: list[str] = []
+    if not judged:
+        found = movement(case)
+        lines += [
+            f"{_VERDICTS[found.verdict]} · pid {case.target.pid} · {_command(case, case.target.pid)}",
+            headline(case),
+            "",
+            *_labelled("because", found.facts[:4]),
+        ]
     lines += _labelled("taken", [_taken(case)])
     lines += _labelled("log", _log(case))
     first = looked_at(case)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import zoo
-from tests.support.env import REPOSITORY, clean_env
+from tests.support import readme, zoo
+from tests.support.env import clean_env
 from tests.support.victims import ZOO, end
 from tests.support.wait import wait_for
 
@@ -156,7 +156,7 @@ def test_one_diagnosis_answers_all_of_it(tmp_path: Path):
     assert set(notes) == {"log-buffered", "lr-warmup", "stale-artifacts", "tokenizer-warning"}
     assert notes["log-buffered"].startswith("training.log is empty because stdout is a file and Python holds")
     assert screen.returncode == 0
-    assert shape(screen.stdout) == shape(readme_screen())
+    assert readme.shape(screen.stdout) == readme.shape(readme.screen())
 
 
 def test_under_the_harness_the_log_is_there_and_all_else_the_same(tmp_path: Path):
@@ -168,24 +168,3 @@ def test_under_the_harness_the_log_is_there_and_all_else_the_same(tmp_path: Path
     check_what_misled(notes)
     assert "log-buffered" not in notes
     assert "[train] dataset=" in log
-
-
-# ── the README's screen ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def readme_screen() -> str:
-    """The block of the README that begins with the verdict on this run."""
-    text = (REPOSITORY / "README.md").read_text()
-    found = re.search(r"^    SLOW, not hung .*?(?=^\S)", text, re.MULTILINE | re.DOTALL)
-    assert found, "the README has no such screen"
-    return found[0]
-
-
-def shape(screen: str) -> list[str]:
-    """The words of a screen, without numbers, the code of the moment, places of a machine, and wrapping."""
-    screen = screen.partition("unchecked")[0]  # what a machine lacks is its own
-    code = re.compile(r"\s{13,}((> )?\s*\d+  |…$)")
-    lines = [line for line in screen.splitlines() if not code.match(line)]
-    text = re.sub(r"\S*/(?=nsa_attention\.py)", "", " ".join(lines))
-    text = re.sub(r"(\d+ min )?\d[\d.,]* (s|min|h|days)\b(?: \d+ (?:s|min)\b)?", "TIME", text)
-    return re.sub(r"\d[\d.,]*", "N", text).split()

@@ -90,6 +90,8 @@ def variants_of(path: Path, *, seed: int = SEED) -> Iterator[tuple[str, Program]
 
 def make(path: Path, variant: Variant, *, seed: int = SEED) -> Program | None:
     program = load(path)
+    if program.truth.get("variants") is False:
+        return None  # it starts what lies beside it
     made = variant.make(program, random.Random(f"{seed}/{program.name}/{variant.name}"))
     if made is None:
         return None

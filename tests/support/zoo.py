@@ -176,13 +176,15 @@ def misplaced(path: Path, document: dict[str, Any]) -> list[str]:
     blame = document["verdict"].get("blame") or {}
     if blame.get("function") not in truth(path).get("blame", ()) or blame["function"].startswith("<"):
         return []  # a comprehension is not found by its name
+    beside = path.with_name(Path(blame["file"]).name)  # a victim may have modules of its own
+    source = beside if beside.exists() else path
     spans = [
         (node.lineno, node.end_lineno)
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(ast.parse(source.read_text()))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == blame["function"]
     ]
     inside = any(first <= blame["line"] <= last for first, last in spans)
-    there = Path(blame["file"]).name == path.name
+    there = Path(blame["file"]).name == source.name
     return [] if there and inside else [f"blames {blame['file']}:{blame['line']}, not this function's lines"]
 
 

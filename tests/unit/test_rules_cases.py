@@ -10,6 +10,7 @@ import pytest
 from harness import bundle
 from harness.render import as_json, html, markdown, terminal
 from harness.rules import diagnose
+from tests.support import readme
 from tests.support.env import REPOSITORY
 
 if TYPE_CHECKING:
@@ -84,3 +85,9 @@ def test_a_case_without_anything_is_an_exited_process():
     from tests.support.cases import case
 
     assert diagnose(case(processes=())).verdict.cause == "exited"
+
+
+def test_the_readme_shows_the_screen_that_the_recorded_run_gets_today():
+    case = bundle.load(REPOSITORY / "tests" / "cases" / "m7c" / "replay")
+    shown = "\n".join(terminal.screen(case, diagnose(case)))
+    assert readme.shape(shown) == readme.shape(readme.screen())

@@ -37,6 +37,9 @@ def record(path: Path) -> bool:
     data = codec.dumps(small(case, zoo.truth(path).get("keeps", ()))).replace(
         str(zoo.ZOO).encode(), PLACE.encode()
     )
+    work = case.processes[0].cwd
+    if isinstance(work, Reading) and work.value.startswith(tempfile.gettempdir()):
+        data = data.replace(work.value.encode(), PLACE.encode())
     for ours, theirs in ((str(REPOSITORY), PLACE), (sys.prefix, "/usr"), (sys.base_prefix, "/usr")):
         data = data.replace(ours.encode(), theirs.encode())
     found = codec.loads(Case, data)

@@ -1,6 +1,6 @@
 """The M7C run again: its folder as it was found, and then the training itself, in this very process.
 
-    python replay.py FOLDER    lays out FOLDER; there: python train.py configs/m7c.json > training.log 2>&1
+    python replay.py [FOLDER]  lays out FOLDER; there: python train.py configs/m7c.json > training.log 2>&1
     python replay.py --lay-out FOLDER
 
 In the folder stands what misled people: TensorBoard events of an older run, and an older log with the
@@ -13,6 +13,24 @@ import shutil
 import sys
 import time
 from pathlib import Path
+
+TRUTH = {
+    "state": "slow",
+    "cause": "slow-progress",
+    "blame": ["select"],
+    "facts": [
+        "a second",
+        "one round of step takes at least",
+        "training.log is empty because stdout is a file",
+        "LR 1e-7 is step 1 of a 2,000-step warm-up to 2e-4",
+        "TensorBoard shows an older run",
+        "harmless where documents are packed",
+    ],
+    "needs": ["torch", "tensorboard"],
+    "settle_seconds": 3.0,
+    "variants": False,
+    "keeps": ["artifacts", "log"],
+}
 
 HERE = Path(__file__).resolve().parent
 COMMAND = ("train.py", "configs/m7c.json")
@@ -51,7 +69,7 @@ def events(folder):
 
 
 def main():
-    folder = Path(sys.argv[-1])
+    folder = Path(sys.argv[-1]) if sys.argv[1:] else Path.cwd()
     lay_out(folder)
     if "--lay-out" in sys.argv:
         return

@@ -47,6 +47,8 @@ def train(model, data, steps, accumulation, peak_lr, warmup_steps):
 
 def batches(config):
     generator = torch.Generator().manual_seed(0)
+    if "READY_FD" in os.environ:
+        os.write(int(os.environ["READY_FD"]), b"READY\n")
     while True:
         yield torch.randint(
             config["vocabulary"], (config["batch"], config["sequence"] + 1), generator=generator
@@ -79,8 +81,6 @@ def main():
     model = Model(*(config[name] for name in shape))
     print(f"[train] dataset=local tokens model={sum(each.numel() for each in model.parameters())} parameters")
     watched(config)
-    if "READY_FD" in os.environ:
-        os.write(int(os.environ["READY_FD"]), b"READY\n")
     train(model, batches(config), config["steps"], config["accumulation"], config["lr"], config["warmup"])
 
 
