@@ -1,4 +1,4 @@
-"""Parts of `harness.auto` by themselves: late values, phases, whose record it is, what is said of failures."""
+"""Parts of `harness.auto` by themselves: late values, phases, whose record it is, what is said to users."""
 
 from __future__ import annotations
 
