@@ -205,7 +205,7 @@ def _curves(report: Report, shown: list[Chart]) -> Iterator[str]:
     only_time = len(report.history.laps) > charts.MAX_LAPS
     yield '<section id="curves"><div class="bar"><h2>Curves</h2><div class="tools">'
     yield '<span class="hint">drag to look closer</span>'
-    yield '<span class="seg"><button type="button" id="unzoom" hidden>whole run</button></span>'
+    yield '<button type="button" id="unzoom" hidden>whole run</button>'
     yield '<span class="seg" role="group" aria-label="Horizontal axis">'
     if not only_time:
         yield '<button type="button" data-mode="step" aria-pressed="true">step</button>'

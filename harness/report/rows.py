@@ -12,8 +12,8 @@ import math
 import os
 import stat
 from itertools import groupby
-from operator import le
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter, le, truediv
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.report.history import Run
 
@@ -29,6 +29,8 @@ _MAX_STEP = 2**53
 _MAX_SECONDS = 1e11
 _MAX_PHASES = 64
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_IDENTITY = itemgetter("step", "time", "attempt")
+_FIELDS = ("loss", "lr", "grad_norm", "tokens", "step_seconds", "phases")
 _GPU = (
     ("gpu_allocated_bytes", "allocated"),
     ("gpu_reserved_bytes", "reserved"),
@@ -161,19 +163,17 @@ def _document(line: bytes) -> Any:
 def _is_one_run(documents: list[Any]) -> bool:
     """Whether all are rows of one attempt; the quick way to see what is so nearly always."""
     try:
-        steps = [row["step"] for row in documents]
-        seconds = [row["time"] for row in documents]
-        attempts = {row["attempt"] for row in documents}
-    except (TypeError, KeyError, IndexError):
+        steps, seconds, attempts = zip(*map(_IDENTITY, documents), strict=True)
+    except (TypeError, KeyError, IndexError, ValueError):
         return False
     return (
-        len(attempts) == 1
+        set(attempts) == {attempts[0]}
         and set(map(type, documents)) == {dict}
         and set(map(type, steps)) == {int}
         and set(map(type, seconds)) == {float}
         and -_MAX_STEP < min(steps) <= max(steps) < _MAX_STEP
-        and 0 <= min(seconds) <= max(seconds) < _MAX_SECONDS
         and math.isfinite(sum(seconds))
+        and 0 <= min(seconds) <= max(seconds) < _MAX_SECONDS
     )
 
 
@@ -207,33 +207,38 @@ def run_of(rows: Sequence[dict[str, Any]]) -> Run:
     columns: dict[str, Numbers] = {}
     clean: set[str] = set()
 
-    def put(name: str, values: list[Any]) -> None:
+    def put(name: str, values: Sequence[Any]) -> None:
         column, is_clean = numbers(values)
         if column is not None:
             columns[name] = column
             if is_clean:
                 clean.add(name)
 
-    put("loss", [row.get("loss") for row in rows])
-    put("lr", [_first(row.get("lr")) for row in rows])
-    put("grad_norm", [row.get("grad_norm") for row in rows])
-    put("step_seconds", [row.get("step_seconds") for row in rows])
+    found = _columns(rows, _FIELDS)
+    put("loss", found["loss"])
+    put("lr", [rate[0] if rate.__class__ is list and rate else rate for rate in found["lr"]])
+    put("grad_norm", found["grad_norm"])
+    put("step_seconds", found["step_seconds"])
     put("resident_bytes", [row.get("resident_bytes") for row in rows])
-    if any("gpu_memory_bytes" in row for row in rows):
-        memory = [found if (found := row.get("gpu_memory_bytes")).__class__ is dict else {} for row in rows]
+    memory = [row.get("gpu_memory_bytes") for row in rows]
+    if any(memory):
+        parts = _columns(memory, [key for _, key in _GPU])
         for name, key in _GPU:
-            put(name, [each.get(key) for each in memory])
-    tokens, _ = numbers([row.get("tokens") for row in rows])
+            put(name, parts[key])
+    tokens, has_tokens = numbers(found["tokens"])
     seconds = columns.get("step_seconds")
     if tokens is not None and seconds is not None:
-        put(
-            "tokens_per_second",
-            [
-                count / took if count is not None and took is not None and took > 0 else None
-                for count, took in zip(tokens, seconds, strict=True)
-            ],
-        )
-    phases, phase_rows = _phases([row.get("phases") for row in rows])
+        if has_tokens and "step_seconds" in clean and min(cast("list[float]", seconds)) > 0:
+            put("tokens_per_second", list(map(truediv, tokens, seconds)))
+        else:
+            put(
+                "tokens_per_second",
+                [
+                    count / took if count is not None and took is not None and took > 0 else None
+                    for count, took in zip(tokens, seconds, strict=True)
+                ],
+            )
+    phases, phase_rows = _phases(found["phases"])
     return Run(
         attempt=_attempt(rows[0]),
         steps=[row["step"] for row in rows],
@@ -245,17 +250,22 @@ def run_of(rows: Sequence[dict[str, Any]]) -> Run:
     )
 
 
-def _first(rate: Any) -> Any:
-    return rate[0] if rate.__class__ is list and rate else rate
+def _columns(documents: Sequence[Any], names: Sequence[str]) -> dict[str, Sequence[Any]]:
+    """The values of several keys, a column each; None where a document has no such key, or is none."""
+    try:
+        return dict(zip(names, zip(*map(itemgetter(*names), documents), strict=True), strict=True))
+    except (TypeError, KeyError, IndexError):
+        each = [document if document.__class__ is dict else {} for document in documents]
+        return {name: [document.get(name) for document in each] for name in names}
 
 
-def numbers(values: list[Any]) -> tuple[Numbers | None, bool]:
+def numbers(values: Sequence[Any]) -> tuple[Numbers | None, bool]:
     """The values as floats, None where there is none; whether all are there and finite. None: not one is."""
     kinds = set(map(type, values))
     if kinds == {int} and -_MAX_STEP < min(values) <= max(values) < _MAX_STEP:
         return list(map(float, values)), True
     if kinds == {float} and math.isfinite(sum(values)):
-        return values, True
+        return list(values), True
     if kinds == {type(None)}:
         return None, False
     found = [_number(value) for value in values]
@@ -275,14 +285,23 @@ def _number(value: Any) -> float | None:
     return _WORDS.get(value) if value.__class__ is str else None
 
 
-def _phases(found: list[Any]) -> tuple[dict[str, list[float]], list[int]]:
+def _phases(found: Sequence[Any]) -> tuple[dict[str, list[float]], list[int]]:
     """Seconds by phase, a column each, and for each row whether it has any."""
     each_row = [phases if phases.__class__ is dict else {} for phases in found]
     names = list(dict.fromkeys(name for phases in each_row for name in phases))[:_MAX_PHASES]
     columns: dict[str, list[float]] = {}
-    for name in names:
-        column, _ = numbers([phases.get(name, 0.0) for phases in each_row])
-        columns[name[:40]] = [
-            value if value is not None and 0 <= value < _MAX_SECONDS else 0.0 for value in column or ()
-        ]
+    for name, values in _columns(each_row, names).items() if len(names) > 1 else _one(each_row, names):
+        column, clean = numbers(values)
+        if clean and 0 <= min(cast("list[float]", column)) <= max(cast("list[float]", column)) < _MAX_SECONDS:
+            columns[name[:40]] = cast("list[float]", column)
+        else:
+            columns[name[:40]] = [
+                value if value is not None and 0 <= value < _MAX_SECONDS else 0.0
+                for value in column or [0.0] * len(each_row)
+            ]
     return columns, [1 if phases else 0 for phases in each_row]
+
+
+def _one(documents: Sequence[dict[str, Any]], names: Sequence[str]) -> list[tuple[str, list[Any]]]:
+    """`_columns` of one key, or of none."""
+    return [(name, [document.get(name) for document in documents]) for name in names]

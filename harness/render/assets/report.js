@@ -213,7 +213,7 @@
           incrs: mode === "time" ? [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200,
             86400, 172800, 345600, 864000, 1728000, 3456000]
             : [1, 2, 5].flatMap((n) => Array.from({ length: 16 }, (__, p) => n * 10 ** p)).sort((a, b) => a - b) },
-        { stroke: soft, grid, ticks: tick, font, size: 58, gap: 4, space: 34, values: ticks(chart.unit) },
+        { stroke: soft, grid, ticks: tick, font, size: 58, gap: 4, space: 28, values: ticks(chart.unit) },
       ],
       hooks: {
         draw: [overlays(chart)],
