@@ -95,9 +95,7 @@ def check(folder: Path | None, *, served: bool) -> None:
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{host_name()}.{os.getpid()}"
-        partial.write_text("")
-        partial.unlink()
+        _create(folder / f".{host_name()}.{os.getpid()}", "").unlink()
     except OSError as error:
         raise AnnounceError(
             f"{folder}: the run cannot be announced there ({error.strerror})",
@@ -130,11 +128,21 @@ def _write(announcement: Announcement) -> None:
     # A dot and another ending: Prometheus must not find it before it is whole.
     partial = announcement.file.with_name(f".{announcement.file.name}.{os.getpid()}")
     try:
-        partial.write_text(announcement.text(), encoding="utf-8")
-        partial.replace(announcement.file)
+        _create(partial, announcement.text()).replace(announcement.file)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def _create(path: Path, text: str) -> Path:
+    """A new file that Prometheus may read, whoever it runs as; never through a link that was put there."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o644)
+        file.write(text)
+    return path
 
 
 def _withdraw(announcement: Announcement) -> None:

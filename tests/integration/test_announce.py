@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import re
 import signal
+import stat
 import subprocess
 import sys
 import urllib.request
@@ -13,6 +15,7 @@ import pytest
 from harness.rundir import host_name
 from harness.supervise.announcing import Announcement, clear_stale
 from tests.support import run as runs
+from tests.support.emitting import emitting
 from tests.support.env import clean_env
 from tests.support.wait import wait_for
 
@@ -169,6 +172,49 @@ def test_watch_announces_too(tmp_path):
         for process in (target, watch):
             process.kill()
             process.communicate()
+
+
+def test_a_watched_trainer_that_is_killed_has_not_finished(tmp_path):
+    folder = tmp_path / "targets"
+    (tmp_path / "run").mkdir()
+    with emitting(
+        "emit.open(total_steps=9); emit.step(3, loss=1.0); say('ready'); wait()", tmp_path / "run"
+    ) as trainer:
+        trainer.hear("ready")
+        watch = subprocess.Popen(
+            [*runs.HARNESS, "watch", str(trainer.pid), "--metrics-port", "0", "--announce", str(folder)],
+            cwd=tmp_path,
+            env=clean_env(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            (file,) = wait_announced(tmp_path)
+            (address,) = read(file)["targets"]
+            wait_for(lambda: 'trainer_step{rank="0"' in scrape(address), 40, "its metrics")
+            trainer.process.kill()
+            last = wait_for(
+                lambda: 'trainer_up{rank="0"' in (text := scrape(address)) and "} 0.0" in text and text,
+                40,
+                "its end",
+            )
+            assert "trainer_finished{" in last
+            assert not re.search(r"trainer_finished\{[^}]*\} 1", last)
+            watch.communicate(timeout=40)
+            assert watch.returncode == 1
+        finally:
+            watch.kill()
+            watch.communicate()
+
+
+def test_others_may_read_it_whatever_our_umask(tmp_path, start):
+    before = os.umask(0o077)
+    try:
+        start("run", *SLEEPS)
+    finally:
+        os.umask(before)
+    (file,) = wait_announced(tmp_path)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644
 
 
 # ---- what else may lie in the folder
