@@ -57,6 +57,20 @@ def scrape(target):
         return answer.read().decode()
 
 
+def scrape_to_the_end(target, process):
+    """Scrape as Prometheus does, again and again, until the harness has ended; what came last."""
+    last = ""
+
+    def ended():
+        nonlocal last
+        with contextlib.suppress(OSError):  # it has gone
+            last = scrape(target)
+        return process.poll() is not None
+
+    wait_for(ended, 20, "its end, once its last values were scraped", 0.1)
+    return last
+
+
 def test_a_run_is_announced_while_it_lasts_and_until_its_end_was_scraped(tmp_path, start):
     run = start("run", *WAITS, options=("--stdin", "inherit"), stdin=subprocess.PIPE)
     (file,) = wait_announced(tmp_path)
@@ -72,15 +86,7 @@ def test_a_run_is_announced_while_it_lasts_and_until_its_end_was_scraped(tmp_pat
 
     run.process.stdin.write("0\n")
     run.process.stdin.flush()
-    last = ""
-
-    def ended():
-        nonlocal last
-        with contextlib.suppress(OSError):  # it has gone
-            last = scrape(target)
-        return run.process.poll() is not None
-
-    wait_for(ended, 20, "its end, once its last values were scraped", 0.1)
+    last = scrape_to_the_end(target, run.process)
     assert f'trainer_finished{{rank="command",run_id="{run_id}"}} 1.0' in last
     status, said = run.end()
     assert status == 0
@@ -164,9 +170,7 @@ def test_watch_announces_too(tmp_path):
         assert read(file)["labels"]["run_id"].startswith("20")
         target.kill()
         target.wait()
-        with contextlib.suppress(OSError):  # it may have gone with the last scrape
-            wait_for(lambda: "trainer_finished" in scrape(address), 40, "the last values")
-        watch.communicate(timeout=40)
+        assert "trainer_finished" in scrape_to_the_end(address, watch)
         assert announced(tmp_path) == []
     finally:
         for process in (target, watch):
@@ -193,14 +197,10 @@ def test_a_watched_trainer_that_is_killed_has_not_finished(tmp_path):
             (address,) = read(file)["targets"]
             wait_for(lambda: 'trainer_step{rank="0"' in scrape(address), 40, "its metrics")
             trainer.process.kill()
-            last = wait_for(
-                lambda: 'trainer_up{rank="0"' in (text := scrape(address)) and "} 0.0" in text and text,
-                40,
-                "its end",
-            )
+            last = scrape_to_the_end(address, watch)
+            assert re.search(r"trainer_up\{[^}]*\} 0", last)
             assert "trainer_finished{" in last
             assert not re.search(r"trainer_finished\{[^}]*\} 1", last)
-            watch.communicate(timeout=40)
             assert watch.returncode == 1
         finally:
             watch.kill()
