@@ -335,6 +335,8 @@ class Scene:
         if not workers:
             return self._workers(wait)
         working = [each for each in workers if user_frames(each) and each is not wait.thread]
+        if not working and workers_of(wait.thread.process):
+            return self._workers(wait)  # a pool of processes beside the one of threads
         if not working:
             return Edge(gap="unproved", fact=f"the pool's {len(workers)} threads wait for work")
         chosen = min(working, key=lambda each: self.wait(each).kind in ("busy", "pool"))

@@ -16,7 +16,8 @@ from harness import frames as code
 if TYPE_CHECKING:
     from harness.rules.view import ProcessView
 
-_DISTRIBUTED = re.compile(r"torch/(distributed/.*|nn/parallel/distributed|multiprocessing/spawn)\.py$")
+_DISTRIBUTED = re.compile(r"torch/(distributed/.*|nn/parallel/distributed)\.py$")
+_SPAWNED = "torch/multiprocessing/spawn.py"
 _WORKER = re.compile(
     r"torch/utils/data/_utils/worker\.py$|concurrent/futures/process\.py$|multiprocessing/pool\.py$"
 )
@@ -39,7 +40,7 @@ def rank_in(process: ProcessView) -> int | None:
     """The rank of one of them: as its own variables have it, else its place among its siblings."""
     if process.main is None or process.parent is None:
         return None
-    spawn = process.main.frame_in("_wrap", module="torch/multiprocessing/spawn.py")
+    spawn = process.main.frame_in("_wrap", module=_SPAWNED)
     told = process.main.local("i", spawn) if spawn is not None else None
     for name in () if told else _RANK_NAMES:
         told = told or process.main.local(name)
@@ -68,5 +69,7 @@ def _began(process: ProcessView) -> tuple[str, str] | None:
 
 def _stands_in_distributed(process: ProcessView) -> bool:
     return any(
-        _DISTRIBUTED.search(frame.file) for thread in process.threads for frame in thread.python_frames
+        _DISTRIBUTED.search(frame.file) or (frame.function == "_wrap" and frame.file.endswith(_SPAWNED))
+        for thread in process.threads
+        for frame in thread.python_frames
     )

@@ -435,6 +435,10 @@ def moved(where: str) -> Callable[[Program, random.Random], Program | None]:
         if where == "thread-beside" and (ranked or progresses):
             return None
         changed = _tail(program, _MOVED[where].format(entry=_ENTRY))
+        if changed is not None and where == "queue-worker" and progresses:
+            # A loop within the worker's own loop: whether it is the training's cannot be told.
+            states = [*_several(changed.truth["state"]), "healthy", "slow"]
+            changed = changed.told(state=states, cause=[*_several(changed.truth["cause"]), "slow-progress"])
         if changed is None or where != "thread-beside":
             return changed
         # A stop, and C that keeps the GIL, hold up the thread that works on too: if in this very process.
