@@ -16,7 +16,8 @@ from harness import frames as code
 from harness.evidence import Frame, Reading
 from harness.rules import rounds, say, source
 from harness.rules.chain import descendants
-from harness.rules.progress import Progress, advances, by_record, progress
+from harness.rules.progress import Progress, by_record, progress
+from harness.rules.progress import advances as ends_by
 from harness.rules.waits import IDLE_CORES
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ def _advancing(scene: Scene, chain: Chain, found: Progress) -> Finding:
             evidence=[found.words, f"peer {wait.socket.peer}"],
             next_steps=["compare the rate with what the peer should deliver"],
         )
-    speed = f"{rate:.3g} a second"
+    # One step of it while we looked is no rate.
+    counted = abs(counter.last - counter.first) > 1 and rate > 0
+    speed = f"{rate:.3g} a second" if counted else "once while we looked"
     trains = bool(_TRAINING_NAMES.search(counter.name)) or any(
         code.owner(each) == "package" for each in found.thread.python_frames
     )
@@ -92,7 +95,8 @@ def _advancing(scene: Scene, chain: Chain, found: Progress) -> Finding:
     if found.outermost and trains:
         summary = f"It progresses: {counter.name} is at {counter.last:,.0f}{of}, {speed}."
         return say.finding(scene, chain, "healthy", "healthy", 0.9, summary, evidence=[found.words])
-    left = (found.total - counter.last) / rate if found.total is not None and rate > 0 else None
+    total = found.total if counted else None
+    left = (total - counter.last) / rate if total is not None else None
     more = f": about {_time(left)} more" if left is not None and left > 0 else ""
     around = rounds.around(scene, found.thread, counter)
     return say.finding(
@@ -100,9 +104,9 @@ def _advancing(scene: Scene, chain: Chain, found: Progress) -> Finding:
         chain,
         "slow",
         "slow-progress",
-        0.9,
+        0.9 if counted else 0.68,  # below 0.7 a second look is taken, which may give a rate
         f"The loop at {say.place(frame)} has {counter.name} at {counter.last:,.0f}{of}, {speed}{more}."
-        + _adds_up(around, found.total / rate if found.total is not None and rate > 0 else None),
+        + _adds_up(around, total / rate if total is not None else None),
         evidence=[
             _samples_in(scene, found.thread, counter),
             counter.words,
@@ -143,7 +147,7 @@ def _adds_up(around: tuple[rounds.Round, ...], seconds: float | None) -> str:
 
 def _samples_in(scene: Scene, thread: ThreadView, counter: Counter) -> str:
     """How many of the samples stand in the counter's loop."""
-    loop = next((each for each in scene.sources.loops(counter.frame) if advances(each, counter)), None)
+    loop = next((each for each in scene.sources.loops(counter.frame) if ends_by(each, counter)), None)
     if loop is None:
         return ""
     here = [
@@ -170,7 +174,7 @@ def _loops_around(around: tuple[rounds.Round, ...]) -> list[str]:
 
 def _reads_back(scene: Scene, counter: Counter) -> list[str]:
     """Calls in the loop that make a GPU wait in every round."""
-    loop = next((each for each in scene.sources.loops(counter.frame) if advances(each, counter)), None)
+    loop = next((each for each in scene.sources.loops(counter.frame) if ends_by(each, counter)), None)
     calls = re.findall(r"\.(tolist|item|cpu|numpy|nonzero)\(", ast.unparse(loop)) if loop is not None else []
     if not calls:
         return []
@@ -298,18 +302,9 @@ def slow_io(scene: Scene) -> Iterator[Finding]:
     for chain in scene.chains:
         process = chain.end.thread.process
         moved = process.io_bytes
-        if progress(scene, chain) is not None or moved is None or seconds <= 0:
+        if progress(scene, chain) is not None or moved is None or not _moves_bytes(scene, chain):
             continue
         rate = moved / seconds
-        enough = _MOSTLY_IO_BYTES_PER_SECOND if chain.end.kind == "busy" else _MUCH_IO_BYTES_PER_SECOND
-        if rate < enough or chain.end.kind not in (
-            "busy",
-            "disk",
-            "native",
-            "pipe-read",
-            "pipe-write",
-        ):
-            continue
         files = _files(process)
         yield say.finding(
             scene,
@@ -321,6 +316,21 @@ def slow_io(scene: Scene) -> Iterator[Finding]:
             evidence=[f"pid {process.pid} moved {moved:,} bytes in {seconds:.1f} s"],
             next_steps=["see whether that is what the disk or the network can give"],
         )
+
+
+def _moves_bytes(scene: Scene, chain: Chain) -> bool:
+    """Whether its process moves many bytes, and it stands in what moves them."""
+    enough = _MOSTLY_IO_BYTES_PER_SECOND if chain.end.kind == "busy" else _MUCH_IO_BYTES_PER_SECOND
+    moving = chain.end.kind in ("busy", "disk", "native", "pipe-read", "pipe-write")
+    return moving and _io_rate(scene, chain.end.thread.process) >= enough
+
+
+def goes_on(scene: Scene, chain: Chain) -> bool:
+    """Whether a chain ends in work that goes on: counters, bytes, or a CPU that no rule calls a spin."""
+    if progress(scene, chain) is not None or _moves_bytes(scene, chain):
+        return True
+    found = _spinning(scene, chain) if chain.end.kind == "busy" else None
+    return found is not None and found.state != "hung"
 
 
 def busy(scene: Scene) -> Iterator[Finding]:
