@@ -424,7 +424,8 @@ def moved(where: str) -> Callable[[Program, random.Random], Program | None]:
         if in_process and (ranked or program.truth.get("stdin") or program.says(r"atexit|os\.wait|__file__")):
             return None
         # A daemon's threads are daemons: they hold nothing up. A Pool's workers may have no children.
-        if where in ("pool", "thread-pool", "queue-worker") and program.truth["cause"] == "interpreter-exit":
+        ends = "interpreter-exit" in _several(program.truth["cause"])
+        if ends and where in ("pool", "thread-pool", "queue-worker"):
             return None
         if where == "pool" and program.says("multiprocessing|num_workers"):
             return None
