@@ -197,4 +197,4 @@ def _as_py_spy(pid: int, stacks: Stacks) -> list[dict[str, object]]:
 
 
 def _reason(error: OSError) -> str:
-    return f"{error.strerror or error} (errno {error.errno})"
+    return error.strerror or str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import pytest
 
 from tests.support import run as runs
 from tests.support import stalls
+from tests.support.env import clean_env
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
@@ -60,6 +62,21 @@ def test_a_stopped_trainer_is_an_incident_and_goes_on_unharmed(start: Callable[.
     assert len(stalls.incidents(run.directory)) == 1
     assert "stalled · no progress for" in output
     assert "· incident 001 closed" in output
+    explained = [explain(each) for each in (run.directory, run.directory / "incidents/001")]
+    assert explained[0] == explained[1]
+    assert explained[0].startswith("STOPPED")
+
+
+def explain(directory: Path) -> str:
+    done = subprocess.run(
+        [*runs.HARNESS, "explain", str(directory)],
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout or done.stderr
 
 
 SLOW = """
