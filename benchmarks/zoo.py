@@ -270,7 +270,8 @@ def part_variants(args: argparse.Namespace) -> list[str]:
                     made.append((name, variants.write(program, name, Path(folder))))
         made = [(name, path) for name, path in made if zoo.missing(path) is None]
         # Mixed, so that one that is ended early has seen some of everything.
-        made = sample(made, 100 if args.quick else len(made), args.seed)
+        everything = len(made)
+        made = sample(made, min(args.count, 100) if args.quick else args.count, args.seed)
         found = run_all([path for _, path in made], args, jobs=args.jobs, beside=False)
         kinds = {zoo.name(path): name for name, path in made}
     rows = []
@@ -278,7 +279,11 @@ def part_variants(args: argparse.Namespace) -> list[str]:
         of = [each for each in found if kinds[each.name] == kind and not each.error]
         if of:
             rows.append((kind, len(of), *(sum(each.right(what) for each in of) for what in _WHAT)))
+    part = (
+        f"{len(made)} of {everything} variants, by chance, of every kind.\n" if len(made) < everything else ""
+    )
     return [
+        part,
         *summary(found, len(made)),
         "",
         table(("variant", "programs", *_WHAT), rows),
