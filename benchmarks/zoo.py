@@ -5,7 +5,8 @@
 `zoo` runs every victim and look-alike of tests/zoo, and puts `py-spy dump`, `py-spy dump --subprocesses` and
 `pystack remote` beside it, on the same processes; `variants` what tests/support/variants.py makes of them.
 With --records FILE each outcome is appended there as it comes, and what already is there is not run again.
-Ctrl-C ends a part early: its table tells how many were run. `--quick` takes a selection, the same each time.
+Ctrl-C ends a part early: its table tells how many were run. `--quick` takes a selection, the same each time,
+some minutes a part. All variants take more than an hour on two cores; --count 500 some ten minutes.
 
 pystack is no dependency of the project: pip install -c constraints.txt 'training-harness[bench]'.
 """
@@ -571,6 +572,7 @@ def main() -> None:
         "--records", type=Path, metavar="FILE", help="keep outcomes there, and go on from them"
     )
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="variants at a time (2)")
+    parser.add_argument("--count", type=int, default=10**6, metavar="N", help="so many variants, by chance")
     parser.add_argument(
         "--seed", type=int, default=variants.SEED, metavar="N", help="of variants and moments"
     )
