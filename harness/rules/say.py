@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from harness.rules.view import ProcessView, ThreadView
     from harness.rules.waits import Wait
 
+_IDLE_CORES = 0.05
+
 _WORDS = {
     "queue-get": "an item from a queue",
     "queue-put": "room in a queue",
@@ -180,6 +182,8 @@ def stillness(scene: Scene, thread: ThreadView) -> tuple[str, ...]:
     if call is not None and thread.same_syscall:
         where = f" ({thread.wchans[-1]})" if thread.wchans else ""
         facts.append(f"it stands in the system call {call.name}{where}")
+    if thread.holds_gil and thread.stood_still and (thread.cpu_cores or 0.0) < _IDLE_CORES:
+        facts.append("it holds the GIL meanwhile: no other thread of this process can run, exporters too")
     return tuple(facts)
 
 

@@ -125,7 +125,7 @@ def age(metrics: dict[str, float]) -> float:
     ("fault", "function", "cause"),
     [
         ("backtrack", "backtrack", "native-spin"),
-        ("gil", "hold_gil", "native-wait"),
+        ("gil", "hold_gil", "sleep"),
         ("sleep", "wait_for_data", "sleep"),
         ("spin", "spin", "python-spin"),
     ],
