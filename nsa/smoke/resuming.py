@@ -1,4 +1,4 @@
-"""Stage `checkpoint`: a training killed by SIGKILL, resumed, with the losses that it had, to the bit.
+"""Stage `checkpoint`: a training killed by SIGKILL, resumed, with the losses it had; on a CPU to the bit.
 
 The first attempt goes on past its checkpoint before it is killed, so the second one repeats steps whose
 losses are known. Only the trainers import torch; this process watches them.
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from nsa.smoke.stage import Task
 
 _STEPS = 12
+# On CUDA some kernels have no deterministic variant: their sums differ in the last bits, and a step later the
+# weights. Another batch, or weights that did not come back, are off by a thousand times that.
+_CUDA_TOLERANCE = 1e-3
 _POLL_SECONDS = 0.05
 _TOLD_SECONDS = 5.0
 
@@ -30,6 +33,7 @@ _TOLD_SECONDS = 5.0
 def run(task: Task) -> None:
     """Kill, resume, compare."""
     steps = max(6, task.steps or _STEPS)
+    tolerance = 0.0 if task.device == "cpu" else _CUDA_TOLERANCE
     every = steps // 3
     kill_after = every + max(1, every // 2)
     out = task.out / "resumed"
@@ -52,16 +56,19 @@ def run(task: Task) -> None:
             f"no step was repeated: it was resumed at step {min(after)} of {steps}. Was a checkpoint written?"
         )
     for step in repeated:
-        if len(set(after[step])) > 1:
-            one, other = after[step][:2]
+        one, other = after[step][:2]
+        if not abs(one - other) <= tolerance * abs(one):
             raise SmokeError(
-                f"step {step} had a loss of {float.fromhex(one):.9g} before SIGKILL and"
-                f" {float.fromhex(other):.9g} after resuming: the state does not come back whole (weights,"
-                " optimizer, generators, place in the data). Do not trust a resumed run"
+                f"step {step} had a loss of {one:.9g} before SIGKILL and {other:.9g} after resuming: the"
+                " state does not come back whole (weights, optimizer, generators, place in the data). Do not"
+                " trust a resumed run"
             )
     if max(after) != steps:
         raise SmokeError(f"resumed, it came to step {max(after)} of {steps}. Its own lines above say why")
-    measured(repeated_steps=len(repeated), resumed_seconds=time.monotonic() - began, resumed_exactly=True)
+    difference = max(abs(after[step][0] - after[step][1]) for step in repeated)
+    measured(
+        repeated_steps=len(repeated), largest_difference=difference, resumed_seconds=time.monotonic() - began
+    )
 
 
 def _start(task: Task, out: Path, steps: int, every: int) -> subprocess.Popen[bytes]:
@@ -94,9 +101,9 @@ def _until_step(process: subprocess.Popen[bytes], out: Path, step: int, checkpoi
         time.sleep(_POLL_SECONDS)
 
 
-def _losses(out: Path) -> dict[int, list[str]]:
-    """By step: each loss that an attempt had there, exact."""
-    found: dict[int, list[str]] = {}
+def _losses(out: Path) -> dict[int, list[float]]:
+    """By step: each loss that an attempt had there."""
+    found: dict[int, list[float]] = {}
     try:
         lines = (out / "metrics.jsonl").read_text().splitlines(keepends=True)
     except FileNotFoundError:
@@ -104,5 +111,5 @@ def _losses(out: Path) -> dict[int, list[str]]:
     for line in lines:
         if line.endswith("\n"):
             row = json.loads(line)
-            found.setdefault(int(row["step"]), []).append(float(row["loss"]).hex())
+            found.setdefault(int(row["step"]), []).append(float(row["loss"]))
     return found

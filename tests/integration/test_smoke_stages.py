@@ -201,7 +201,8 @@ PLANTED = {
         code="forgets-its-place",
     ),
     "a rank that never comes": Fault(
-        "distributed", ("stalled · HUNG · collective-straggler",), code="second-rank-sleeps"
+        "distributed", ("stalled · HUNG · collective-straggler",),
+        code="second-rank-sleeps", settings={"stall": "4"},
     ),
     "a harness that notices nothing": Fault(
         "stall-drill", ("incident: none was opened, expected socket-read",), "ptrace",
