@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from harness.render import tree
 from harness.render.as_json import timestamp
 from harness.render.markdown import single_line_keeping_indent
-from harness.render.terminal import HEADINGS, link_text, pages, source_window
+from harness.render.terminal import HEADINGS, code_lines, link_text, pages
 from harness.render.text import single_line
 from harness.rules import say
 from harness.rules.chain import Scene
@@ -85,9 +85,8 @@ def _finding(case: Case, verdict: Finding) -> Iterator[str]:
     if blamed is not None:
         where = f"{blamed.file}:{blamed.line} in {blamed.function} ({blamed.thread})"
         yield f"<h2>Look at</h2><p><code>{_safe(where)}</code></p><pre>"
-        for number, text in source_window(case, blamed.file, blamed.line, blamed.function):
-            line = html.escape(f"{number}  {single_line_keeping_indent(text)}")
-            yield f'<span class="at">{line}</span>' if number == blamed.line else line
+        for line in code_lines(case, verdict):
+            yield f'<span class="at">{html.escape(line)}</span>' if line[0] == ">" else html.escape(line)
         yield "</pre>"
     if len(verdict.chain) > 1:
         yield "<h2>Chain</h2>"

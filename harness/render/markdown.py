@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.render import tree
-from harness.render.terminal import HEADINGS, link_text, pages, source_window
+from harness.render.terminal import HEADINGS, code_lines, link_text, pages
 from harness.render.text import single_line
 from harness.rules.view import View
 
@@ -35,10 +35,9 @@ def lines(case: Case, diagnosis: Diagnosis) -> list[str]:
         shown.append(
             f"- look at: {_code(f'{blamed.file}:{blamed.line} in {blamed.function} ({blamed.thread})')}"
         )
-        window = source_window(case, blamed.file, blamed.line, blamed.function)
-        if window:
-            code = [f"{'>' if number == blamed.line else ' '} {number}  {text}" for number, text in window]
-            shown += ["", *_block(code)]
+        code = code_lines(case, verdict)
+        if code:
+            shown += ["", "````text", *(each.replace("````", "'```") for each in code), "````"]
     for title, items in (("Because", verdict.evidence), ("Next", verdict.next_steps)):
         if items:
             shown += ["", f"**{title}**", "", *(f"- {_text(each)}" for each in items)]

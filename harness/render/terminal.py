@@ -123,16 +123,25 @@ def _look_at(case: Case, verdict: Finding, width: int) -> list[str]:
     lines = _labelled(
         "look at", [f"{name}:{blamed.line} in {blamed.function} ({blamed.thread}) · {blamed.file}"], width
     )
+    return lines + [_cut(f"{' ' * (_LABEL + 2)}{line}", width) for line in code_lines(case, verdict)]
+
+
+def code_lines(case: Case, verdict: Finding) -> list[str]:
+    """The blamed line behind a `>`, its neighbours, and the head of its loop where a loop is the point."""
+    blamed = verdict.blame
+    if blamed is None:
+        return []
     shown = source_window(case, blamed.file, blamed.line, blamed.function, loop=verdict.cause in _LOOPS)
     indent = min((_indent(text) for _, text in shown if text.strip()), default=0)
     digits = len(str(blamed.line))
+    lines: list[str] = []
     before = 0
     for number, text in shown:
         if before and number > before + 1:
-            lines.append(f"{' ' * (_LABEL + 4 + digits - 1)}…")
+            lines.append(f"{' ' * (digits + 1)}…")
         mark, code = ">" if number == blamed.line else " ", single_line(text)
         deep = " " * min(_indent(text) - indent, 24) if code else ""
-        lines.append(_cut(f"{' ' * (_LABEL + 2)}{mark} {number:{digits}}  {deep}{code}".rstrip(), width))
+        lines.append(f"{mark} {number:{digits}}  {deep}{code}".rstrip())
         before = number
     return lines
 

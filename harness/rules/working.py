@@ -400,6 +400,9 @@ def _spinning(scene: Scene, chain: Chain) -> Finding | None:
             0.6,
             "It works: other functions stand on its stack in every sample.",
             evidence=[f"{len(motion.functions)} functions were seen below {say.place(frame)}", *used],
+            next_steps=[]
+            if thread.process.has_trusted_locals
+            else ["without locals a slow loop looks the same: look again without --no-locals"],
         )
     if loops and not source.is_open_ended(loops[0]):
         return say.finding(
