@@ -56,6 +56,7 @@ examples:
   harness watch 4711                                   look after a run that is under way already
   harness diagnose 4711                                why it does not move: state, cause, line
   harness explain runs/latest/incidents/001            what was seen when it stalled
+  harness smoke configs/smoke/cpu.yaml                 does every stage work here, before it counts?
 
 `harness COMMAND --help` tells more."""
 
