@@ -354,6 +354,8 @@ class Activity:
     minor_faults: int
     major_faults: int
     thread_count: int
+    # Of a zombie, as `waitstatus_to_exitcode` has it: -9 is SIGKILL.
+    exit_code: Piece[int] = Missing(reason="unavailable", detail="it has not ended")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

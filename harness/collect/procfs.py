@@ -66,11 +66,13 @@ class Stat:
     system_ticks: int
     thread_count: int
     start_time_ticks: int
+    wait_status: int = 0
 
     @property
     def activity(self) -> Activity:
         """The part that changes."""
         return Activity(
+            exit_code=self._exit_code,
             state=self.state,
             user_ticks=self.user_ticks,
             system_ticks=self.system_ticks,
@@ -78,6 +80,15 @@ class Stat:
             major_faults=self.major_faults,
             thread_count=self.thread_count,
         )
+
+    @property
+    def _exit_code(self) -> Piece[int]:
+        if self.state not in ("Z", "X"):
+            return Missing(reason="unavailable", detail="it has not ended")
+        # To those who may not know the kernel says 0.
+        if self.wait_status or os.geteuid() == 0:
+            return Reading(value=os.waitstatus_to_exitcode(self.wait_status))
+        return Missing(reason="denied", detail="the kernel tells 0, or does not tell")
 
 
 def parse_stat(data: bytes) -> Stat:
@@ -100,6 +111,7 @@ def parse_stat(data: bytes) -> Stat:
         system_ticks=int(fields[12]),
         thread_count=int(fields[17]),
         start_time_ticks=int(fields[19]),
+        wait_status=int(fields[49]) if len(fields) > 49 else 0,
     )
 
 

@@ -38,7 +38,7 @@ def exited(scene: Scene) -> Iterator[Finding]:
     zombie = target.state == "Z" or target.process.state == "Z"
     parent = target.process.ppid
     summary = (
-        f"It has ended and is a zombie: its parent, pid {parent}, has not asked for its exit status."
+        f"It {target.ended} and is a zombie: its parent, pid {parent}, has not asked for that."
         if zombie
         else "It ended while we looked."
     )
@@ -165,7 +165,10 @@ def interpreter_exit(scene: Scene) -> Iterator[Finding]:
                 f"{say.who(ending) if ends else 'The program'} is done, but cannot end: {what} holds it.",
                 evidence=["its main thread is in the interpreter's shutdown"],
                 next_steps=[
-                    "make the thread a daemon, or tell it to end and join it, before the program ends"
+                    "take everything out of the queue before, or queue.cancel_join_thread()"
+                    if holder is not None
+                    and holder.thread.frame_in("_feed", module="multiprocessing/queues.py")
+                    else "make the thread a daemon, or tell it to end and join it, before the program ends"
                 ],
                 wait=holder,
             ),

@@ -199,6 +199,7 @@ def workers(scene: Scene) -> Iterator[Finding]:
         fact = chain.facts[-1] if chain.facts else ""
         replaced = _replaced(process)
         if chain.gap == "dead" or (chain.gap == "idle" and wait.kind == "pool"):
+            replaced += _lock_lost(process) if wait.kind == "pool" else []
             known = chain.gap == "dead" or bool(replaced)
             yield say.finding(
                 scene,
@@ -239,6 +240,7 @@ def workers(scene: Scene) -> Iterator[Finding]:
                 0.75,
                 f"{say.who(wait.thread)} waits at {say.place(wait.user)} for a worker that could "
                 f"not be seen into.",
+                next_steps=["look at that process with its own tools: ps, strace, gdb"],
             )
 
 
@@ -252,6 +254,18 @@ def _replaced(process: ProcessView) -> list[str]:
     return [
         f"worker pid {ticks[-1][1]} is {younger:.1f} s younger than the others: it replaces one that died"
     ]
+
+
+def _lock_lost(process: ProcessView) -> list[str]:
+    """All workers of a pool wait for the lock of its queue, so that none of them holds it."""
+    mains = [each.main for each in workers_of(process)]
+    lost = all(
+        main is not None and main.frame_in("__enter__", module="multiprocessing/synchronize.py")
+        for main in mains
+    )
+    if not mains or not lost:
+        return []
+    return ["every worker waits for the lock of the task queue: one that died held it"]
 
 
 def _oom(process: ProcessView) -> list[str]:

@@ -62,7 +62,7 @@ def sockets(scene: Scene) -> Iterator[Finding]:
             ],
         )
     for chain, wait in ends(scene, "dns"):
-        peer, facts = _peer(wait)
+        facts = [f"it asks {each}" for each in _name_servers(wait.thread.process)]
         yield say.finding(
             scene,
             chain,
@@ -276,6 +276,12 @@ def native(scene: Scene) -> Iterator[Finding]:
             evidence=[f"native frames: {', '.join(frames)}"] if frames else [wait.on],
             next_steps=["harness diagnose --native always shows the C frames"],
         )
+
+
+def _name_servers(process: ProcessView) -> list[str]:
+    found = process.process.sockets
+    sockets = found.value if isinstance(found, Reading) else ()
+    return sorted({each.peer for each in sockets if each.peer.endswith(":53")})
 
 
 def _peer(wait: Wait) -> tuple[str, list[str]]:

@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
-from harness.rules import flights, say, spawned
+from harness.rules import flights, say, spawned, working
 from harness.rules.progress import by_counter, by_record
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ def collectives(scene: Scene) -> Iterator[Finding]:
     waiting = {key: op for key, chain in chains.items() if (op := operation(chain))}
     if not waiting or _any_moves(scene):
         return
+    absent_chains = [each for each in scene.chains if id(each.begin.thread.process) not in waiting]
+    if any(working.goes_on(scene, each) for each in absent_chains):
+        return  # the others wait for one that does its work
     ranks = [each for each in scene.view.ranks if id(each) in chains]
     in_it = [chains[id(each)] for each in ranks if id(each) in waiting]
     absent = [each for each in ranks if id(each) not in waiting]
@@ -61,7 +64,7 @@ def collectives(scene: Scene) -> Iterator[Finding]:
                 0.95 if _seen(each) else 0.7,
                 f"{say.who(chain.begin.thread)} never came to the "
                 f"{waiting[id(in_it[0].begin.thread.process)]} that "
-                f"{_names(in_it)} wait in: it is at {say.place(where.user)}.",
+                f"{_names(in_it)} wait{'s' if len(in_it) == 1 else ''} in: it is at {say.place(where.user)}.",
                 evidence=[_stands(other, waiting) for other in in_it[:4]]
                 + [
                     (
@@ -78,7 +81,11 @@ def collectives(scene: Scene) -> Iterator[Finding]:
     if len(operations) > 1 or (len(places) > 1 and len(in_it) > 1):
         odd = _odd(in_it, waiting)
         its = waiting[id(odd.begin.thread.process)]
-        words = f"{say.who(odd.begin.thread)} is in {its}, the others are elsewhere"
+        others = [each for each in in_it if each is not odd]
+        elsewhere = Counter(waiting[id(each.begin.thread.process)] for each in others).most_common(1)[0][0]
+        words = f"{say.who(odd.begin.thread)} is in {its}, {_names(others)} in {elsewhere}"
+        if elsewhere == its:
+            words += ", at another line"
         yield _mismatch(scene, odd, in_it, words)
         return
     size = world_size(scene)
@@ -237,12 +244,13 @@ def _operation(wait: Wait) -> str:
 
 def dead_ranks(scene: Scene) -> list[str]:
     """Ranks that are zombies, or gone, though they are known: by the tree, by their heartbeats."""
-    gone = [
-        f"rank {each.rank if each.rank is not None else '?'} (pid {each.pid}) has ended"
+    ended = [
+        each
         for each in scene.view.processes
         if (not each.alive or each.process.state in "ZX")
         and (each.rank is not None or _beside_ranks(scene, each))
     ]
+    gone = [f"{_rank_of(scene, each, len(ended))} (pid {each.pid}) {each.ended}" for each in ended]
     here = {each.pid for each in scene.view.processes}
     for sample in scene.view.case.samples[-1:]:
         if isinstance(sample.records, Reading):
@@ -252,6 +260,15 @@ def dead_ranks(scene: Scene) -> list[str]:
                 if record.get("pid") not in here and record.get("closed_status") is None
             ]
     return gone
+
+
+def _rank_of(scene: Scene, process: ProcessView, ended: int) -> str:
+    """Its rank; of the only one that ended, the only one that is missing."""
+    if process.rank is not None:
+        return f"rank {process.rank}"
+    size, here = world_size(scene), {each.rank for each in scene.view.ranks}
+    missing = set(range(size)) - here if size is not None else set()
+    return f"rank {missing.pop()}" if ended == len(missing) == 1 else "a rank"
 
 
 def _beside_ranks(scene: Scene, process: ProcessView) -> bool:
@@ -291,7 +308,7 @@ def _dead(scene: Scene, chain: Chain, dead: list[str]) -> Finding:
         "rank-dead",
         0.93,
         f"{say.who(chain.begin.thread)} waits in {operation(chain) or 'the rendezvous'} for a rank "
-        f"that has ended: {'; '.join(dead)}.",
+        f"that is gone: {'; '.join(dead)}.",
         evidence=dead,
         next_steps=["see the end of that rank's log", "dmesg | grep -i 'killed process'"],
     )
@@ -307,7 +324,14 @@ def _mismatch(scene: Scene, odd: Chain, waiting: list[Chain], words: str) -> Fin
         0.93,
         f"The ranks are not in the same collective: {words}.",
         evidence=[*(_stands(each, names) for each in waiting[:6]), *flights.facts(scene)],
-        next_steps=["make every rank take the same branch, and the same number of steps"],
+        next_steps=[
+            "make every rank take the same branch, and the same number of steps",
+            (
+                "as many batches on each rank (drop_last=True), or DistributedDataParallel.join()"
+                if any("DDP" in each for each in names.values())
+                else ""
+            ),
+        ],
         wait=_place_in(odd),
     )
 

@@ -8,6 +8,7 @@ for (`harness.rules.waits`), causes.
 from __future__ import annotations
 
 import re
+import signal
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -251,6 +252,16 @@ class ProcessView:
         return self.process.state
 
     @cached_property
+    def ended(self) -> str:
+        """How it ended, in words: `was killed by SIGKILL`, `ended with status 1`, `has ended`."""
+        for sample in reversed(self.view.case.samples):
+            for each in sample.processes:
+                if each.pid == self.pid and isinstance(each.activity, Reading):
+                    code = each.activity.value.exit_code
+                    return ended_words(code.value) if isinstance(code, Reading) else "has ended"
+        return "has ended"
+
+    @cached_property
     def cpu_cores(self) -> float | None:
         """CPU used while we looked, in cores; None where it was seen less than twice."""
         return next((rate.cpu_ratio for rate in rates(self.view.case) if rate.pid == self.pid), None)
@@ -378,6 +389,16 @@ class View:
     def trainers(self) -> tuple[ProcessView, ...]:
         """The processes that train: the ranks, or the one that is not a launcher, worker or helper."""
         return self.ranks or tuple(each for each in self.processes if each.role == "trainer")
+
+
+def ended_words(exit_code: int) -> str:
+    """An exit code as a user would say it."""
+    if exit_code >= 0:
+        return f"has ended with status {exit_code}"
+    try:
+        return f"has ended by {signal.Signals(-exit_code).name}"
+    except ValueError:
+        return f"has ended by signal {-exit_code}"
 
 
 def _threads(process: ProcessView) -> tuple[ThreadView, ...]:

@@ -182,18 +182,20 @@ def _reads_back(scene: Scene, counter: Counter) -> list[str]:
 
 
 def _gpus(scene: Scene, process: ProcessView) -> list[str]:
-    """How busy the GPUs are that this process holds memory of."""
+    """How busy the GPUs are that this process holds memory of, and how much that is."""
     found = scene.view.case.gpus
-    mine = [
-        each
-        for each in (found.value if isinstance(found, Reading) else ())
-        if isinstance(each.processes, Reading) and any(one.pid == process.pid for one in each.processes.value)
-    ]
-    return [
-        f"GPU {each.index} is {each.utilization_ratio.value:.0%} busy"
-        for each in mine
-        if isinstance(each.utilization_ratio, Reading)
-    ]
+    facts = []
+    for gpu in found.value if isinstance(found, Reading) else ():
+        mine = [
+            each
+            for each in (gpu.processes.value if isinstance(gpu.processes, Reading) else ())
+            if each.pid == process.pid
+        ]
+        if mine and isinstance(gpu.utilization_ratio, Reading):
+            held = mine[0].used_bytes
+            memory = f", {held.value / 1e9:.1f} GB held" if isinstance(held, Reading) else ""
+            facts.append(f"GPU {gpu.index} {gpu.utilization_ratio.value:.0%} busy{memory}")
+    return facts
 
 
 def _file(frame: Frame) -> str:

@@ -9,6 +9,7 @@ TRUTH = {
     "cause": "file-lock",
     "blame": ["load_cache"],
     "facts": ["holds it"],
+    "keeps": ["artifacts"],
     "needs": ["filelock"],
 }
 

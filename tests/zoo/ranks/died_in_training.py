@@ -10,7 +10,7 @@ TRUTH = {
     "state": "hung",
     "cause": "rank-dead",
     "blame": ["wait_for_others"],
-    "facts": ["has ended"],
+    "facts": ["has ended by SIGKILL"],
     "needs": ["torch"],
     "settle_seconds": 1.0,
 }

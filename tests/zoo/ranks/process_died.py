@@ -9,7 +9,7 @@ TRUTH = {
     "state": "hung",
     "cause": "rank-dead",
     "blame": ["setup"],
-    "facts": ["has ended"],
+    "facts": ["has ended by SIGKILL"],
     "needs": ["torch"],
     "settle_seconds": 1.0,
 }

@@ -3,7 +3,7 @@
 import os
 import signal
 
-TRUTH = {"state": "exited", "cause": "exited", "facts": ["zombie"]}
+TRUTH = {"state": "exited", "cause": "exited", "facts": ["zombie", "status 3"]}
 
 child = os.fork()
 if child == 0:
