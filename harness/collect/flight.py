@@ -11,6 +11,7 @@ gloo; NCCL's come from the same writer, but none was at hand. Not covered: what 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import pickle
@@ -36,6 +37,7 @@ MAX_DUMPS = 64
 MAX_ENTRIES = 64
 _MAX_FILE_BYTES = 16 * 2**20
 _MAX_READ_ENTRIES = 100_000
+_MAX_FOLDER = 50_000
 _MEMORY_BYTES = 2**30
 _CPU_SECONDS = 5
 _MAX_TEXT = 300
@@ -110,7 +112,7 @@ def _numbered(prefix: Path) -> Iterator[Path]:
     """The files of this prefix that end with a rank."""
     try:
         with os.scandir(prefix.parent) as entries:
-            for entry in entries:
+            for entry in itertools.islice(entries, _MAX_FOLDER):
                 number = entry.name.removeprefix(prefix.name)
                 if entry.name.startswith(prefix.name) and number.isdecimal() and len(number) < 7:
                     yield Path(entry.path)
