@@ -80,7 +80,7 @@ def _hf_callbacks(module: "ModuleType | Any", recorder: "Recorder") -> None:
 
     def ends(original: "Callable[..., Any]") -> "Callable[..., Any]":
         def on_train_end(*args: "Any", **kwargs: "Any") -> "Any":
-            recorder.number = None
+            recorder.training_ended()
             return original(*args, **kwargs)
 
         return on_train_end
@@ -111,7 +111,7 @@ def _lightning(module: "ModuleType | Any", recorder: "Recorder") -> None:
             try:
                 return original(self, *args, **kwargs)
             finally:
-                recorder.number = None
+                recorder.training_ended()
 
         return fit
 

@@ -161,9 +161,14 @@ class Recorder:
             self._thread = get_ident()
 
     def hand_over(self) -> None:
-        """The trainer speaks for itself from here on."""
-        self.on = False
-        self._pending = []
+        """The trainer speaks for itself from here on: as if it had begun the record."""
+        if self.on:
+            self.on = False
+            self._pending = []
+            while self._scopes:
+                self._scopes.pop().handle.__exit__(None, None, None)
+            if self._base == wire.COMMAND_STAGE:
+                self._emit.stage("boot")
 
     def fail(self, error: Exception) -> None:
         """The last word of ours."""
@@ -492,6 +497,14 @@ class Recorder:
         tokens = reading.tokens(inputs)
         if tokens is not None and get_ident() == self._thread:
             self._tokens = (self._tokens or 0) + tokens
+
+    @guarded
+    def training_ended(self) -> None:
+        """A framework's training is over: whatever comes now is the script's own."""
+        self.number = None
+        self._flush(wait=False)
+        if self._base == "train" and get_ident() == self._thread:
+            self._set_base(wire.COMMAND_STAGE)
 
     @guarded
     def declare(self, *, total_steps: int | None) -> None:

@@ -1,0 +1,54 @@
+"""Hugging Face's Trainer on a model of a few numbers; prints, as JSON, what it logs of each step.
+
+python hf.py [--callback] [--resume]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
+
+
+class Print(TrainerCallback):
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in logs:
+            print(json.dumps([state.global_step, logs["loss"], logs["learning_rate"], logs["grad_norm"]]))
+
+
+def main():
+    torch.manual_seed(0)
+    size = {"n_layer": 1, "n_head": 2, "n_embd": 16, "vocab_size": 64, "n_positions": 32}
+    config = GPT2Config(**size, eos_token_id=0, bos_token_id=0)
+    ids = torch.randint(0, 64, (64, 16))
+    mask = torch.ones(16, dtype=torch.long)
+    mask[12:] = 0
+    data = [{"input_ids": each, "labels": each, "attention_mask": mask} for each in ids]
+    callbacks = [Print()]
+    if "--callback" in sys.argv:
+        from harness.integrations.transformers import HarnessCallback
+
+        callbacks.append(HarnessCallback())
+    arguments = TrainingArguments(
+        "out",
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        max_steps=12,
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_steps=5,
+        save_steps=8,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    trainer = Trainer(
+        GPT2LMHeadModel(config), arguments, train_dataset=data, eval_dataset=data[:8], callbacks=callbacks
+    )
+    trainer.train(resume_from_checkpoint="--resume" in sys.argv or None)
+
+
+if __name__ == "__main__":
+    main()
