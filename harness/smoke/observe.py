@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from harness.errors import HarnessError, RecordError
+from harness.redaction import strike_out_text
 from harness.render.text import single_line
 from harness.rundir import RunDirectory
 from harness.smoke.observed import Observed, Row, SeenIncident
@@ -296,18 +297,25 @@ class _Log:
             text = raw.decode(errors="replace")[:_MATCHED_CHARACTERS]
             for pattern, compiled in self._patterns.items():
                 if self.found[pattern] is None and compiled.search(text):
-                    self.found[pattern] = single_line(text)[:_SHOWN_CHARACTERS]
+                    self.found[pattern] = _shown(text)
             if any(character.isalnum() for character in text):  # torchrun ends with rules of dashes
-                self.last_line = single_line(text)[:_SHOWN_CHARACTERS]
+                self.last_line = text
+
+        self.last_line = _shown(self.last_line)
 
     def _measure(self, raw: bytes) -> None:
         with contextlib.suppress(ValueError, RecursionError):
             found = json.loads(raw[len(MEASURED_LINE) - 1 :])
             for name, value in found.items():
-                if isinstance(value, (str, int, bool)) or (
-                    isinstance(value, float) and not math.isnan(value)
-                ):
+                if isinstance(value, str):
+                    self.measured[str(name)] = _shown(value)
+                elif isinstance(value, (int, bool)) or (isinstance(value, float) and not math.isnan(value)):
                     self.measured[str(name)] = value
+
+
+def _shown(text: str) -> str:
+    """A line as the report keeps it: short, harmless, without what looks like a secret."""
+    return strike_out_text(single_line(text))[:_SHOWN_CHARACTERS]
 
 
 def _incidents(run: RunDirectory) -> Iterator[SeenIncident]:

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from harness.errors import UsageError
+from harness.redaction import strike_out
 from harness.rundir import utc
 from harness.smoke.execution import Execution, diagnosed, environment, over_budget
 from harness.smoke.outcome import Outcome, Report
@@ -182,7 +183,7 @@ def judged(stage: Stage, folder: Path, ran: Ran) -> Outcome:
         verdict=ran.verdict,
         run_dir=str(folder),
         log=str(log),
-        command=stage.command,
+        command=strike_out(stage.command)[0],
     )
 
 
@@ -224,7 +225,7 @@ def _unstarted(stage: Stage, state: str, reason: str) -> Outcome:
         budget_seconds=stage.budget_seconds,
         reason=reason,
         summary=stage.summary,
-        command=stage.command,
+        command=strike_out(stage.command)[0],
     )
 
 
@@ -238,5 +239,5 @@ def _failed(stage: Stage, folder: Path, seconds: float, reason: str, remedy: str
         remedy=remedy,
         summary=stage.summary,
         run_dir=str(folder),
-        command=stage.command,
+        command=strike_out(stage.command)[0],
     )

@@ -64,7 +64,7 @@ stages:
   - {name: over, command: "{python} -c 'import time; time.sleep(600)'", budget: 4, needs: []}
   - {name: after, command: "true", needs: over}
   - {name: stalls, command: "{python} {here}/trainer.py 5 stands", stall: 2, budget: 90}
-  - {name: fails, command: "{python} {here}/fails.py", budget: 60}
+  - {name: fails, command: "{python} {here}/fails.py --hf-token s3cr3t", budget: 60}
   - {name: missing, command: no-such-program --at-all, budget: 60}
   - {name: fine, command: "true", budget: 60}
 """
@@ -74,7 +74,7 @@ stages:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "trainer.py").write_text(TRAINER)
     (tmp_path / "plan.yaml").write_text(PLAN)
-    (tmp_path / "fails.py").write_text("import sys; sys.exit('lr is 0: \\x1b[31mraise it')")
+    (tmp_path / "fails.py").write_text("import sys; sys.exit('lr is 0: \\x1b[31mraise it, password: s3cr3t')")
     (tmp_path / "mixed.yaml").write_text(MIXED)
     return tmp_path
 
@@ -135,11 +135,12 @@ def test_failures_are_diagnosed_their_dependants_skipped_and_the_others_go_on(fo
     assert stages["after"]["reason"] == "needs over, which failed"
     assert stages["stalls"]["reason"].startswith("stalled · HUNG · sleep: ")
     assert stages["stalls"]["verdict"]["blame"]["file"].endswith("trainer.py")
-    assert stages["fails"]["reason"] == "exit status 1: lr is 0: raise it"
+    assert stages["fails"]["reason"] == "exit status 1: lr is 0: raise it, password: ***"
     assert stages["missing"]["reason"].startswith("harness run: no-such-program: no such command")
     assert report(folder)["first_failure"] == "over"
     assert "  again  harness smoke mixed.yaml --from over" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+    assert "s3cr3t" not in done.stdout + (folder / "junit.xml").read_text() + json.dumps(report(folder))
     suite = ET.parse(folder / "junit.xml").getroot()[0]
     assert (suite.attrib["failures"], suite.attrib["skipped"]) == ("4", "1")
 
