@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace, plan: Plan, stages: Sequence[Stage]) -> int:
 
     folder = new_folder(args.runs, time.time())
     with Interrupts() as interrupts:
-        show = show_for(sys.stdout.isatty())
+        show = show_for(sys.stdout)
         report = Runner(plan, stages, folder, show, again=_again(args)).run(interrupts)
         wanted = [(folder / "report.json", files.as_json(report))]
         if args.json is not None:

@@ -23,6 +23,7 @@ from harness.smoke.observe import Moment
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+    from typing import TextIO
 
     from harness.smoke.outcome import Outcome, Report, State
     from harness.smoke.plan import Plan, Stage
@@ -32,19 +33,26 @@ _REFRESH_SECONDS = 0.5
 _PLAIN_SECONDS = 15.0
 _NARROW = 60
 _MARKS = {
-    "passed": ("✓", "+", "green"),
-    "failed": ("✗", "x", "bold red"),
-    "skipped": ("-", "-", "yellow"),
-    "interrupted": ("✗", "x", "yellow"),
-    "not run": ("-", "-", "dim"),
-    "running": ("▸", ">", "bold"),
-    "waiting": ("·", ".", "dim"),
+    "passed": ("✓", "green"),
+    "failed": ("✗", "bold red"),
+    "skipped": ("-", "yellow"),
+    "interrupted": ("✗", "yellow"),
+    "not run": ("-", "dim"),
+    "running": ("▸", "bold"),
+    "waiting": ("·", "dim"),
 }
 
 
-def show_for(stream_is_terminal: bool) -> Show:
-    """A live table on a terminal, plain lines elsewhere."""
-    return LiveTable() if stream_is_terminal else PlainLines()
+# For streams that know no more.
+_IN_ASCII = str.maketrans(
+    {"·": "-", "→": "->", "…": "...", "“": '"', "”": '"', "‘": "'", "’": "'"}  # noqa: RUF001 -- on purpose
+)
+
+
+def show_for(stream: TextIO) -> Show:
+    """A live table on a terminal that can draw one, plain lines elsewhere."""
+    drawn = stream.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb")
+    return LiveTable() if drawn and stream.encoding.lower().startswith("utf") else PlainLines()
 
 
 class PlainLines:
@@ -95,7 +103,7 @@ class PlainLines:
             sys.stdout.flush()
         except UnicodeEncodeError:
             with contextlib.suppress(OSError):
-                sys.stdout.write(line.encode("ascii", "replace").decode() + "\n")
+                sys.stdout.write(line.translate(_IN_ASCII).encode("ascii", "replace").decode() + "\n")
                 sys.stdout.flush()
         except OSError:
             _silence()
@@ -106,7 +114,6 @@ class LiveTable:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
-        self._ascii = not self._console.encoding.lower().startswith("utf")
         self._live: Live | None = None
         self._plan: Plan | None = None
         self._stages: Sequence[Stage] = ()
@@ -213,7 +220,7 @@ class LiveTable:
             seconds = "" if outcome.seconds is None else duration(outcome.seconds)
             memory = size(outcome.resident_peak_bytes) if outcome.resident_peak_bytes else ""
             said = single_line(outcome.reason) if outcome.reason else stage.summary
-            style = _MARKS[outcome.state][2] if outcome.reason else "dim"
+            style = _MARKS[outcome.state][1] if outcome.reason else "dim"
             return self._row(outcome.state, stage, seconds, budget, memory, Text(said, style=style))
         if self._running is not None and self._running[0].name == stage.name:
             _, moment, passed = self._running
@@ -225,10 +232,10 @@ class LiveTable:
     def _row(
         self, state: str, stage: Stage, seconds: str, budget: Text, memory: str, said: Text
     ) -> list[Text]:
-        mark, plain, style = _MARKS[state]
+        mark, style = _MARKS[state]
         named = Text(stage.name, style=style if state in ("failed", "running") else "")
         return [
-            Text(plain if self._ascii else mark, style=style),
+            Text(mark, style=style),
             named,
             Text(seconds),
             budget,
