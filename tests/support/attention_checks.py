@@ -1,6 +1,7 @@
 """What any implementation of NSAAttention must do: checks that take a class, the real one or a faulty one.
 
-Expected values are computed here from the configuration, or by `nsa.reference`, and never by `nsa.layout`.
+Expected values come from the configuration (here and in `nsa.smoke.receptive`), or from `nsa.reference`, and
+never from `nsa.layout`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nsa import reference
 from nsa.config import ModelConfig, SparseConfig
+from nsa.smoke.receptive import allowed, reach
 
 # l = 2d and l' = 4d, as in the paper; more blocks than may be selected from 48 tokens on.
 SPARSE = SparseConfig(
@@ -84,32 +86,6 @@ def starts_of(ids):
     for t, document in enumerate(ids):
         starts.append(starts[-1] if t and document == ids[t - 1] else t)
     return starts
-
-
-def allowed(nsa, ids):
-    """The keys that each query may see in each branch, from the configuration; FORCED's selection."""
-    count = len(ids)
-    sets = {name: np.zeros((count, count), dtype=bool) for name in ("compressed", "selected", "window")}
-    for t, start in enumerate(starts_of(ids)):
-        for block in range(start, t + 1, nsa.compress_stride):
-            if block + nsa.compress_block - 1 <= t:
-                sets["compressed"][t, block : block + nsa.compress_block] = True
-        own = (t - start) // nsa.select_block
-        for s in range(start, t + 1):
-            block = (s - start) // nsa.select_block
-            sets["selected"][t, s] = block < nsa.initial_blocks or block > own - nsa.local_blocks
-            sets["window"][t, s] = t - s < nsa.window
-    return sets
-
-
-def reach(out_SX, source_SX):
-    """Whether out_t depends on source_s, by the gradient; `out_SX` (S, …), `source_SX` (S, …)."""
-    rows = []
-    weight = noise(*out_SX.shape[1:], seed=2)
-    for t in range(out_SX.shape[0]):
-        (grad,) = torch.autograd.grad((out_SX[t] * weight).sum(), source_SX, retain_graph=True)
-        rows.append(grad.flatten(1).abs().sum(dim=1).numpy() != 0)
-    return np.array(rows)
 
 
 def values_reach_exactly_their_queries(cls):
