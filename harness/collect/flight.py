@@ -91,12 +91,10 @@ def _paths(proc: Proc, processes: Sequence[Process]) -> Iterator[Path]:
 def _prefixes(processes: Sequence[Process]) -> Iterator[tuple[str, Process]]:
     for process in processes:
         environment = process.environment.value if isinstance(process.environment, Reading) else {}
-        if environment.get("WORLD_SIZE", "1") == "1":
-            continue
         named = next((environment[name] for name in _NAMES if environment.get(name)), None)
         if named is not None:
             yield named, process
-        else:
+        elif environment.get("WORLD_SIZE", "1") != "1":
             home = _home(process)
             yield from ((each.format(home=home), process) for each in _DEFAULTS if home or "{" not in each)
 

@@ -415,7 +415,7 @@ def moved(where: str) -> Callable[[Program, random.Random], Program | None]:
     """What the module does at its end, moved there; the main thread waits for it, or works on."""
 
     def change(program: Program, chance: random.Random) -> Program | None:
-        if program.says(r"signal\.signal\("):  # only the main thread may
+        if program.says(r"signal\.signal\(|unshare"):  # of the main thread alone, or of one thread alone
             return None
         ranked = "ranks" in program.truth or "torchrun" in program.truth
         # A child of multiprocessing has no stdin, runs no hooks at its end, is no rank, and no parent of what
@@ -433,7 +433,7 @@ def moved(where: str) -> Callable[[Program, random.Random], Program | None]:
         if where == "to-thread" and program.says(r"create_server|\.listen\(") and not ranked:
             return None
         progresses = {"healthy", "slow"} & set(_several(program.truth["state"]))
-        if where == "thread-beside" and (ranked or progresses):
+        if where == "thread-beside" and (program.name.startswith("ranks/") or progresses):
             return None
         changed = _tail(program, _MOVED[where].format(entry=_ENTRY))
         if changed is not None and where == "queue-worker" and progresses:
