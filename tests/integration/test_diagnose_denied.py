@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.collect import records
+from harness.collect.deadline import NotSeen
 from harness.collect.procfs import Proc
 from tests.support import nobody
 from tests.support.env import clean_env
@@ -113,7 +116,25 @@ def test_the_heartbeat_of_a_third_user_counts_for_nothing(place: Path):
             each.chmod(0o644)
         done = nobody.harness(place, "diagnose", str(victim.pid), "--json")
     assert done.returncode == 3
-    assert json.loads(done.stdout)["verdict"]["state"] == "unknown"
+    verdict = json.loads(done.stdout)["verdict"]
+    assert verdict["state"] == "unknown"
+    assert not [each for each in verdict["evidence"] if "heartbeat" in each]
+
+
+def test_no_signal_but_those_for_tracebacks_is_sent_on_a_records_word(tmp_path: Path):
+    program = "import signal, time\nsignal.signal(signal.SIGTERM, print)\nprint(flush=True)\ntime.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=clean_env())
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        ticks = Proc().stat(process.pid).start_time_ticks
+        beat = {"pid": process.pid, "start_time_ticks": ticks, "rank": 0, "traceback_signal": signal.SIGTERM}
+        with pytest.raises(NotSeen, match="registered no faulthandler"):
+            records.faulthandler_stacks(Proc(), tmp_path, beat, {os.geteuid()}, seconds=1.0)
+    finally:
+        process.kill()
+        said, _ = process.communicate(timeout=20)
+    assert said == b"", "the handler was not called"
 
 
 # ── nothing to look at ──────────────────────────────────────────────────────────────────────────────────────
