@@ -257,7 +257,7 @@ def ranks() -> list[Panel]:
         panel(
             bars(steps={None: "green", 30: "orange", 300: "red"}),
             *(41, "Progress by rank", "s", 8, 8),
-            """Seconds since a living rank last moved, for the sixteen that wait longest. The one that is behind is
+            """Seconds since a rank last moved, for the sixteen that wait longest. The one that is behind is
             where to look: the others wait for it.""",
             query(f"topk(16, {AGE})", EACH, instant=True),
             runbooks=("TrainerStalled",),
