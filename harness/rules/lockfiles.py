@@ -6,9 +6,11 @@ process has locked. Not covered: blocking calls (flock, lockf), libraries with f
 
 from __future__ import annotations
 
+import ast
 import re
 from typing import TYPE_CHECKING
 
+from harness import frames as code
 from harness.evidence import Missing, Reading
 
 if TYPE_CHECKING:
@@ -30,12 +32,14 @@ _OF_THREADS = re.compile(r"\.(acquire|locked)\(")
 
 def polled(thread: ThreadView, user: Frame | None, sources: Sources) -> bool:
     """Whether the loop that a sleep stands in, or the function around it, tries a lock file."""
-    if user is None:
+    own = [frame for frame in thread.python_frames if frame is user or code.owner(frame) == "user"]
+    looping = next((frame for frame in own if sources.loops(frame)), None)
+    if user is None or looping is None:
         return False
-    loops = sources.loops(user)
-    if not loops:
+    # It may sleep in a helper: then only what the loop tries, and fails at, counts.
+    if looping is not user and not sources.handles_failure(looping):
         return False
-    text = sources.text(user)
+    text = sources.text(user) if looping is user else ast.unparse(sources.loops(looping)[0])
     return bool(_TRIES.search(text)) and (not _OF_THREADS.search(text) or contended(thread) is not None)
 
 
