@@ -307,7 +307,8 @@ class Scene:
         serves = connected(process, "LISTEN") and process.rank is None
         for thread in process.threads:
             offloaded = thread is not wait.thread and thread.frame_in("_worker", module="futures/thread.py")
-            if not offloaded or not user_frames(thread):
+            # A name is looked up by the loop's own executor, with no line of the user's on its stack.
+            if not offloaded or not (user_frames(thread) or self.wait(thread).kind == "dns"):
                 continue
             if not serves or self.wait(thread).kind in ("collective", "rendezvous"):
                 return Edge(to=thread, fact=f"{thread.name} runs what the event loop gave to an executor")
@@ -345,11 +346,15 @@ class Scene:
     def _workers(self, wait: Wait) -> Edge:
         process = wait.thread.process
         dead = [each for each in process.children if each.process.state in "ZX" or not each.alive]
+        # One that ended as it should owes a queue nothing any more; a pool, it still does.
+        done = [each for each in dead if each.exit_code == 0 and wait.kind == "process-queue"]
+        dead = [each for each in dead if each not in done]
         if dead:
-            return Edge(gap="dead", fact=f"worker pid {dead[0].pid} has ended (a zombie)")
+            return Edge(gap="dead", fact=f"worker pid {dead[0].pid} {dead[0].ended} (a zombie)")
         workers = [each for each in workers_of(process) if not _serves_proxies(each)]
         if not workers:
-            return Edge(gap="nobody", fact="there is no worker process (any more)")
+            gone = f"worker pid {done[0].pid} {done[0].ended}: " if done else ""
+            return Edge(gap="nobody", fact=f"{gone}there is no worker process (any more)")
         unseen = [each for each in workers if each.main is None or not each.main.frames]
         active = [
             each.main

@@ -61,7 +61,7 @@ def collectives(scene: Scene) -> Iterator[Finding]:
                 chain,
                 "hung",
                 "collective-straggler",
-                0.95 if _seen(each) else 0.7,
+                0.98 if _seen(each) else 0.7,
                 f"{say.who(chain.begin.thread)} never came to the "
                 f"{waiting[id(in_it[0].begin.thread.process)]} that "
                 f"{_names(in_it)} wait{'s' if len(in_it) == 1 else ''} in: it is at {say.place(where.user)}.",

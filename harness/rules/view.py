@@ -252,14 +252,19 @@ class ProcessView:
         return self.process.state
 
     @cached_property
-    def ended(self) -> str:
-        """How it ended, in words: `was killed by SIGKILL`, `ended with status 1`, `has ended`."""
+    def exit_code(self) -> int | None:
+        """Of a zombie: its status, or its signal with a minus; None where that is not known."""
         for sample in reversed(self.view.case.samples):
             for each in sample.processes:
                 if each.pid == self.pid and isinstance(each.activity, Reading):
                     code = each.activity.value.exit_code
-                    return ended_words(code.value) if isinstance(code, Reading) else "has ended"
-        return "has ended"
+                    return code.value if isinstance(code, Reading) else None
+        return None
+
+    @property
+    def ended(self) -> str:
+        """How it ended, in words."""
+        return "has ended" if self.exit_code is None else ended_words(self.exit_code)
 
     @cached_property
     def cpu_cores(self) -> float | None:
