@@ -90,11 +90,20 @@ def recorded(scene: Scene) -> Iterator[Finding]:
         "collective-mismatch",
         _CONFIDENCE,
         f"The ranks are not in the same collective: as number {found.sequence} of its group {names} entered "
-        f"{_named(entry)}, the others something else.",
+        f"{_named(entry)}, {_others(found)}.",
         evidence=found.words,
         next_steps=["make every rank take the same branch, and the same number of steps"],
         wait=blamed,
     )
+
+
+def _others(found: Parting) -> str:
+    """What the other ranks entered."""
+    others: dict[str, list[int]] = {}
+    for rank, each in sorted(found.entered.items()):
+        if rank not in found.odd:
+            others.setdefault(_named(each), []).append(rank)
+    return ", ".join(f"{_ranks(tuple(ranks))} {named}" for named, ranks in list(others.items())[:3])
 
 
 def facts(scene: Scene) -> tuple[str, ...]:
@@ -129,8 +138,9 @@ def _parting(group: str, entered: Mapping[int, Mapping[int, FlightEntry]]) -> Pa
         if len(kinds) > 1:
             rarest = min(kinds.values())
             odd = [rank for rank, each in at.items() if kinds[_kind(each)] == rarest]
-            # Of two, the one that is further on in its program, as in `ranks`.
-            odd.sort(key=lambda rank: (-at[rank].line, rank))
+            # Of two, the one whose collective is the rarer one; else the one further on, as in `ranks`.
+            usual = Counter(_kind(entry) for each in entered.values() for entry in each.values())
+            odd.sort(key=lambda rank: (usual[_kind(at[rank])], -at[rank].line, rank))
             chosen = odd[:1] if len(odd) * 2 >= len(at) else odd
             return Parting(group=group, sequence=sequence, entered=at, odd=tuple(chosen), absent=False)
     behind = min(newest.values())
