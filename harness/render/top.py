@@ -29,6 +29,7 @@ _LABEL = 10
 _NUMBER = 9
 _WIDEST_CURVE = 60
 _BAR = 12
+_LEAST_LOG = 4
 _TONES: dict[str, Tone] = {
     "running": "good",
     "finished": "good",
@@ -61,13 +62,15 @@ def screen(view: TopView, width: int, height: int | None, *, plain_ascii: bool =
 
 
 def _shortened(head: list[Line], blocks: Sequence[list[Line]], height: int) -> list[Line]:
-    """Gaps go first, then the log from its top, then whole blocks from the bottom."""
+    """The log goes first, from its top, then the gaps, then whole blocks from the bottom."""
     *others, log = blocks
-    lines = [*head, *(line for block in others for line in block)]
-    room = height - len(lines)
-    if room >= 2 and log:
-        return [*lines, log[0], *log[1:][-(room - 1) :]]
-    return lines[:height]
+    spaced = [*head, *(line for block in others if block for line in ((), *block)), ()]
+    tight = [*head, *(line for block in others for line in block)]
+    for lines, least in ((spaced, _LEAST_LOG), (tight, 2)):
+        room = height - len(lines)
+        if room >= least and log:
+            return [*lines, log[0], *log[1:][-(room - 1) :]]
+    return (spaced if len(spaced) <= height else tight)[:height]
 
 
 def _title(view: TopView, width: int) -> Line:
@@ -128,18 +131,13 @@ def _curves(view: TopView, width: int, plain_ascii: bool) -> list[Line]:
             _range(past.tokens_per_second, _count),
         ),
     ]
+    rows = [row for row in rows if any(value is not None for value in row[1])]
+    room = min(_WIDEST_CURVE, width - _LABEL - _NUMBER - 2)
+    words = 2 + max((cell_len(row[-1]) for row in rows), default=0)
+    with_words = room - words >= _BAR
     lines: list[Line] = []
     for label, values, pick, number, beside in rows:
-        if not any(value is not None for value in values):
-            continue
-        room = min(_WIDEST_CURVE, width - _LABEL - _NUMBER - 2)
-        with_words = bool(beside) and room - cell_len(beside) - 2 >= _BAR
-        curve = spark(
-            values,
-            room - (cell_len(beside) + 2 if with_words else 0),
-            pick=pick,
-            plain_ascii=plain_ascii,
-        )
+        curve = spark(values, room - (words if with_words else 0), pick=pick, plain_ascii=plain_ascii)
         bad = "!" in curve or not math.isfinite(_last(values) or 0.0)
         lines.append(
             (
