@@ -136,8 +136,10 @@ def test_it_ends_with_the_target_and_says_how_it_went(
     bench: Bench, arguments: tuple[str, ...], status: int, words: str
 ) -> None:
     target = bench.train(*arguments, "--seconds", "0.1", stderr=subprocess.DEVNULL)
+    target.send_signal(signal.SIGSTOP)  # until it is watched, however long that takes on a busy machine
     watcher = bench.watch(target.pid)
     bench.greeting(watcher)
+    target.send_signal(signal.SIGCONT)
     target.wait(timeout=stalls.DEADLINE_SECONDS)
     found, output = end(watcher)
     assert (found, words in output) == (status, True), output
