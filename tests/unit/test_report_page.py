@@ -106,7 +106,8 @@ def test_what_a_stranger_wrote_is_text_and_nothing_else(tmp_path):
         assert attributes.get("href", "#").startswith("#")
     assert len(outline.scripts) == 3
     assert not any("pwned=" in each for each in outline.scripts[1:])
-    data_of(outline)
+    assert "pwned=1" in str(data_of(outline))
+    assert not set("<>&") & set(outline.scripts[0])
     assert "pwned=1" in outline.words  # it is shown
     assert not any(each in script for script in outline.scripts for each in "\u2028\u2029")
     for hidden in ("\u202e", "\x00", "\x1b", "\x07", "\ud800"):

@@ -87,6 +87,12 @@ def test_rubbish_costs_its_own_line_only(path, rubbish):
     assert reader.unreadable_lines == 1
 
 
+def test_two_halves_of_lines_are_no_row(path):
+    path.write_bytes(line(1) + b'{"time": 1000000002.0, "step": 2\n"loss": 1.0}\n' + line(3))
+    reader, _, history = read(path)
+    assert (history.rows, reader.unreadable_lines) == (2, 2)
+
+
 def test_odd_values_are_no_values(path):
     path.write_bytes(
         line(1, loss="high", lr={}, grad_norm=True, tokens=-1, step_seconds=[1], phases="none")
