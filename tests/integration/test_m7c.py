@@ -87,10 +87,10 @@ def once_in_the_loop(pid: int) -> dict[str, Any]:
 
     def looked() -> dict[str, Any] | None:
         _, document, _ = zoo.diagnose(pid)
-        found = re.search(r"position at (\d+) of 1,024", document["verdict"]["summary"])
-        return document if found and int(found[1]) < 960 else None
+        found = re.search(r"position at (\d+) of 1,024, [\d.]+ a second", document["verdict"]["summary"])
+        return document if found and int(found[1]) < 700 else None
 
-    return wait_for(looked, 90, "a look into the loop over positions", poll_seconds=1.0)
+    return wait_for(looked, 150, "a look into the loop over positions", poll_seconds=1.0)
 
 
 def line_of(file: str, text: str) -> int:
