@@ -8,12 +8,12 @@ for (`harness.rules.waits`), causes.
 from __future__ import annotations
 
 import re
-import signal
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness import frames as code
+from harness.endings import signal_name
 from harness.evidence import Reading
 from harness.rules import calls, spawned
 from harness.views import rates
@@ -400,10 +400,7 @@ def ended_words(exit_code: int) -> str:
     """An exit code as a user would say it."""
     if exit_code >= 0:
         return f"has ended with status {exit_code}"
-    try:
-        return f"has ended by {signal.Signals(-exit_code).name}"
-    except ValueError:
-        return f"has ended by signal {-exit_code}"
+    return f"has ended by {signal_name(-exit_code)}"
 
 
 def _threads(process: ProcessView) -> tuple[ThreadView, ...]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from harness.endings import signal_name
 from harness.errors import HarnessError
 from harness.rundir import seconds_of
 from harness.supervise.execution import explain
@@ -61,14 +62,6 @@ class Ended:
         if self.wait_status is None:
             return "ended, exit status unknown"
         return f"killed by {signal_name(self.signal)}" if self.signal else f"exit status {self.exit_status}"
-
-
-def signal_name(number: int) -> str:
-    """`SIGSEGV`, or `signal 40` for one without a name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 class Child(Protocol):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from harness.bundle import CASE_FILE
+from harness.endings import signal_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,7 +129,7 @@ class Gathering:
         if self._late or status is None:
             return "taking evidence did not end in time"
         if status < 0:
-            return f"taking evidence was killed by {_signal_name(-status)}"
+            return f"taking evidence was killed by {signal_name(-status)}"
         last = complaint.strip().rpartition("\n")[2]
         return f"taking evidence failed: {last[:300] or f'exit status {status}'}"
 
@@ -149,9 +150,3 @@ def _read(stream: IO[bytes] | None) -> str:
         return ""
     finally:
         stream.close()
-
-
-def _signal_name(number: int) -> str:
-    with contextlib.suppress(ValueError):
-        return signal.Signals(number).name
-    return f"signal {number}"

@@ -16,10 +16,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.endings import signal_name
 from harness.rundir import Attempt, utc
 from harness.supervise import child as children
 from harness.supervise import instrumenting, policy
-from harness.supervise.child import Child, Ended, signal_name, tree_of
+from harness.supervise.child import Child, Ended, tree_of
 from harness.supervise.clearing import KILLED_DEADLINE_SECONDS, clear_away
 from harness.supervise.waiting import wait_readable
 

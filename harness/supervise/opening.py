@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness import redaction
+from harness.endings import signal_name
 from harness.errors import UsageError
 from harness.rundir import LATEST, Attempt, RunDirectory, RunRecord, host_name, utc
 from harness.supervise import claim, execution, identity
-from harness.supervise.child import ending, read_exit_record, signal_name
+from harness.supervise.child import ending, read_exit_record
 from harness.supervise.tree import Identity, identify
 from harness.watch.procstat import boot_id
 

@@ -10,8 +10,8 @@ import json
 import math
 from typing import TYPE_CHECKING
 
+from harness.endings import signal_name
 from harness.render.text import clock, single_line
-from harness.supervise.child import signal_name
 from harness.watch.logtail import tail
 
 if TYPE_CHECKING:
