@@ -257,7 +257,8 @@ LocalKind: TypeAlias = Literal["number", "bool", "none", "numbers", "object", "t
 class Local:
     """A local variable. Values of `text`, and of a `container` with text in it, are dropped unless asked for.
 
-    `address` tells objects apart (two frames on one lock); of an `object` the value is its class.
+    `address` tells objects apart (two frames on one lock); of an `object` the value is its class. `mark`
+    stands for what was dropped: it changes when that changes, and tells nothing of it.
     """
 
     name: str
@@ -265,6 +266,7 @@ class Local:
     address: int
     kind: LocalKind
     value: str
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,6 +330,8 @@ class Undisturbed:
     seconds: float
     runs: int
     cpu_seconds: float
+    # Ready to run, and not let: on a crowded machine that is what work looks like.
+    queued_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,17 +144,18 @@ def parse_syscall(data: bytes, machine: str) -> Syscall | Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheduled:
-    """The scheduler's counts of one thread: time on a CPU, and how often it was put on one."""
+    """The scheduler's counts of one thread: time on a CPU, time in line for one, and how often it got one."""
 
     at_seconds: float
     cpu_seconds: float
+    queued_seconds: float
     runs: int
 
 
 def parse_schedstat(data: bytes, at_seconds: float) -> Scheduled:
     """/proc/PID/task/TID/schedstat: nanoseconds on a CPU and waiting for one, and times put on one."""
-    ran, _, runs = data.split()[:3]
-    return Scheduled(at_seconds=at_seconds, cpu_seconds=int(ran) / 1e9, runs=int(runs))
+    ran, queued, runs = map(int, data.split()[:3])
+    return Scheduled(at_seconds=at_seconds, cpu_seconds=ran / 1e9, queued_seconds=queued / 1e9, runs=runs)
 
 
 def parse_io(data: bytes) -> IoCounters:
@@ -272,6 +273,7 @@ class Proc:
                 seconds=now.at_seconds - before.at_seconds,
                 runs=now.runs - before.runs,
                 cpu_seconds=now.cpu_seconds - before.cpu_seconds,
+                queued_seconds=now.queued_seconds - before.queued_seconds,
             )
         )
 

@@ -12,6 +12,7 @@ process (`ladder`), what a stack means.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -50,6 +51,8 @@ KERNEL_THREAD = Missing(reason="unavailable", detail="a kernel thread")
 ZOMBIE = Missing(reason="unavailable", detail="the process has ended (a zombie has no stack)")
 _NOT_TOLD = Missing(reason="unavailable", detail="the dump does not tell")
 
+# Of this process alone, so that nobody can try texts until a mark fits.
+_KEY = os.urandom(16)
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*([eE][+-]?\d+)?|nan|inf|bigint)|0x[0-9a-f]+")
 _NUMBERS = re.compile(r"(?:[\[\](){},:.\s\d+-]|[eE](?=[+-]?\d)|nan|inf|None|True|False)+")
 _OBJECT = re.compile(r"<([\w.]+) at 0x[0-9a-f]+>")
@@ -109,8 +112,19 @@ def _local(raw: dict[str, Any], text: bool) -> Local:
     if text and kind in ("text", "container"):
         content = shown[:_MAX_VALUE]
     return Local(
-        name=str(raw["name"]), argument=bool(raw["arg"]), address=int(raw["addr"]), kind=kind, value=content
+        name=str(raw["name"]),
+        argument=bool(raw["arg"]),
+        address=int(raw["addr"]),
+        kind=kind,
+        value=content,
+        mark=_mark(shown) if kind in ("text", "container") else "",
     )
+
+
+def _mark(shown: str) -> str:
+    """Something that changes with a text and cannot be turned back into it: the key is never kept."""
+    data = shown.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=4, key=_KEY).hexdigest()
 
 
 def classify(shown: str) -> tuple[LocalKind, str]:

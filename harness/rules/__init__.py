@@ -24,6 +24,7 @@ from harness.rules import (
     outside,
     ranks,
     say,
+    spins,
     working,
 )
 from harness.rules.chain import Scene
@@ -86,7 +87,7 @@ RULES: tuple[Rule, ...] = (
     Rule(judge=outside.native, causes=("native-wait", "event-wait")),
     Rule(judge=working.compiling, causes=("compiling",)),
     Rule(judge=working.slow_io, causes=("slow-io",)),
-    Rule(judge=working.busy, causes=("python-spin", "native-spin", "healthy", "slow-progress")),
+    Rule(judge=spins.busy, causes=("python-spin", "native-spin", "healthy", "slow-progress")),
     Rule(judge=working.progressing, causes=("healthy", "slow-progress", "slow-io")),
     Rule(judge=working.stands_elsewhere, causes=("healthy",)),
 )

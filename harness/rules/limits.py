@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
-from harness.rules import say, working
+from harness.rules import say, spins
 from harness.rules.progress import progress
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def throttled(scene: Scene) -> Iterator[Finding]:
         moves = progress(scene, chain)
         # What stands in one call may be as long as that because it hardly runs; a loop without an end is one
         # however slowly it turns.
-        if moves is None and working.spins(scene, chain):
+        if moves is None and spins.turns(scene, chain):
             continue
         yield say.finding(
             scene,

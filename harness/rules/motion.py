@@ -80,13 +80,17 @@ class Motion:
         found = []
         for level, _ in self._levels:
             for local in level[-1].locals:
-                addresses = [
-                    each.address for frame in level for each in frame.locals if each.name == local.name
+                # Where one object is freed the next may be made: then only its text's mark tells them apart.
+                found_here = [
+                    (each.address, each.mark)
+                    for frame in level
+                    for each in frame.locals
+                    if each.name == local.name
                 ]
                 if (
                     local.kind != "none"
-                    and len(addresses) == len(level)
-                    and len(set(addresses)) == len(level)
+                    and len(found_here) == len(level)
+                    and len(set(found_here)) == len(level)
                 ):
                     found.append((local.name, level[-1]))
         return tuple(found)

@@ -47,3 +47,12 @@ def counted(thread: ThreadView) -> tuple[int, float, float]:
         sum(each.cpu_seconds for each in seen),
         sum(each.seconds for each in seen),
     )
+
+
+def wants_cpu(thread: ThreadView) -> bool:
+    """Whether it ran, or was ready to, nearly all the time: a poll is not, however crowded the machine is."""
+    seen = undisturbed(thread)
+    seconds = sum(each.seconds for each in seen)
+    ran = sum(each.cpu_seconds for each in seen)
+    wanted = ran + sum(each.queued_seconds for each in seen)
+    return seconds > 0 and wanted >= 0.8 * seconds and ran >= 0.05 * seconds

@@ -181,6 +181,10 @@ class Sources:
                 return True
         return False
 
+    def yields(self, frame: Frame) -> bool:
+        """Whether a frame's function is a generator."""
+        return any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in self._nodes(frame))
+
     def handles_failure(self, frame: Frame) -> bool:
         """Whether a frame's line is in an `except` block of a loop: what it calls follows a failure."""
         return any(
@@ -230,6 +234,29 @@ def _leaves(node: ast.If) -> bool:
     return any(
         isinstance(each, (ast.Break, ast.Return, ast.Raise)) for part in node.body for each in ast.walk(part)
     )
+
+
+def touched(loop: ast.For | ast.AsyncFor | ast.While) -> set[str]:
+    """Names that a loop's body may change: assigned to, in part too, called on, or given to a call."""
+    found: set[str] = set()
+    for statement in loop.body:
+        for node in ast.walk(statement):
+            if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and isinstance(
+                node.ctx, (ast.Store, ast.Del)
+            ):
+                found.add(_root(node))
+            if isinstance(node, ast.Call):
+                # A part that is read from it (a slice, an item) is another object.
+                found |= {
+                    _root(each) for each in (node.func, *node.args) if not isinstance(each, ast.Subscript)
+                }
+    return found - {""}
+
+
+def _root(node: ast.expr) -> str:
+    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Starred)):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def leaves_early(loop: ast.For | ast.AsyncFor | ast.While) -> bool:

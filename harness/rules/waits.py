@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from harness import frames as code
 from harness.evidence import Reading
-from harness.rules import lockfiles
+from harness.rules import lockfiles, runs
 
 if TYPE_CHECKING:
     from harness.evidence import Descriptor, Frame, Socket, Syscall
@@ -193,11 +193,11 @@ def is_busy(thread: ThreadView) -> bool:
     cores = thread.cpu_cores
     seen = [sample.state for sample in thread.samples if sample is not None]
     # On a crowded machine a thread that wants to run gets little of a CPU.
-    runs = bool(seen) and seen.count("R") * 2 > len(seen)
+    ready = (bool(seen) and seen.count("R") * 2 > len(seen)) or runs.wants_cpu(thread)
     if cores is not None and cores >= IDLE_CORES:
         return True
     # One that asks for the GIL wakes up every few milliseconds, and then stands in line for a CPU as well.
-    return runs and not any(each.holds_gil for each in thread.process.threads if each is not thread)
+    return ready and not any(each.holds_gil for each in thread.process.threads if each is not thread)
 
 
 def own_frame(thread: ThreadView) -> Frame | None:

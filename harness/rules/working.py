@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import itertools
 import re
 from typing import TYPE_CHECKING
 
 from harness import frames as code
 from harness.evidence import Frame, Reading
-from harness.rules import rounds, say, source
+from harness.rules import rounds, say, spins
 from harness.rules.chain import descendants
 from harness.rules.progress import Progress, by_record, progress
 from harness.rules.progress import advances as ends_by
@@ -27,19 +26,10 @@ if TYPE_CHECKING:
     from harness.rules.chain import Chain, Scene
     from harness.rules.motion import Counter
     from harness.rules.view import ProcessView, ThreadView
-    from harness.rules.waits import Wait
 
 _MUCH_IO_BYTES_PER_SECOND = 256 * 1024
-# A thread that computes reads its modules and its data as well.
-_MOSTLY_IO_BYTES_PER_SECOND = 8 * 2**20
-_PARALLEL_CORES = 1.6
 _COMPILERS = re.compile(r"(^|/)(nvcc|cicc|ptxas|cc1plus|cc1|g\+\+|gcc|clang(\+\+)?|ninja|ld|c\+\+)(-\d+)?$")
 _TRAINING_NAMES = re.compile(r"step|epoch|batch|iter|update|episode|micro", re.IGNORECASE)
-_COMPUTES = re.compile(r"gemm|at::|aten|mkl|dnnl|cblas|gomp|torch_cpu|openblas|numpy/|eigen", re.IGNORECASE)
-# A call that is known to be long now and then, and to end.
-_LONG_CALLS = re.compile(
-    r"gc\.collect\(|\.sort\(|sorted\(|torch\.(save|load|compile)\(|pickle\.|json\.|\.to\(|\.cuda\("
-)
 
 
 def progressing(scene: Scene) -> Iterator[Finding]:
@@ -250,7 +240,7 @@ def compiling(scene: Scene) -> Iterator[Finding]:
         wait = next((each for each in chain.waits if each.kind == "compile"), None)
         if wait is None and not (compilers and chain.end.kind in ("child", "pipe-read", "busy", "native")):
             continue
-        working = _cpu(process) + sum(_cpu(each) for each in descendants(process))
+        working = spins.cpu(process) + sum(spins.cpu(each) for each in descendants(process))
         if working < 0.1 and not compilers:
             continue
         child = compilers[0] if compilers else None
@@ -281,21 +271,15 @@ def works(scene: Scene, process: ProcessView) -> str:
             found = progress(scene, chain)
             if found is not None:
                 return f"in pid {each.pid} {found.words}"
-            spins = _spinning(scene, chain) if chain.end.kind == "busy" else None
-            if spins is not None and spins.state != "hung":
-                return f"pid {each.pid} uses {_cpu(each) * 100:.0f} % of a CPU, at other lines each time"
-        elif _cpu(each) >= IDLE_CORES:
+            found_spin = spins.spinning(scene, chain) if chain.end.kind == "busy" else None
+            if found_spin is not None and found_spin.state != "hung":
+                return f"pid {each.pid} uses {spins.cpu(each) * 100:.0f} % of a CPU, at other lines each time"
+        elif spins.cpu(each) >= IDLE_CORES:
             # No Python: that it uses a CPU is all that can be seen.
-            return f"pid {each.pid} uses {_cpu(each) * 100:.0f} % of a CPU"
-        elif seconds > 0 and _io_rate(scene, each) >= _MUCH_IO_BYTES_PER_SECOND:
-            return f"pid {each.pid} moves {_io_rate(scene, each) / 1e6:.1f} MB a second"
+            return f"pid {each.pid} uses {spins.cpu(each) * 100:.0f} % of a CPU"
+        elif seconds > 0 and spins.io_rate(scene, each) >= _MUCH_IO_BYTES_PER_SECOND:
+            return f"pid {each.pid} moves {spins.io_rate(scene, each) / 1e6:.1f} MB a second"
     return ""
-
-
-def spins(scene: Scene, chain: Chain) -> bool:
-    """Whether its end is a loop without an end, seen to turn."""
-    found = _spinning(scene, chain)
-    return found is not None and found.cause == "python-spin"
 
 
 def slow_io(scene: Scene) -> Iterator[Finding]:
@@ -322,204 +306,17 @@ def slow_io(scene: Scene) -> Iterator[Finding]:
 
 def _moves_bytes(scene: Scene, chain: Chain) -> bool:
     """Whether its process moves many bytes, and it stands in what moves them."""
-    enough = _MOSTLY_IO_BYTES_PER_SECOND if chain.end.kind == "busy" else _MUCH_IO_BYTES_PER_SECOND
+    enough = spins.MOSTLY_IO_BYTES_PER_SECOND if chain.end.kind == "busy" else _MUCH_IO_BYTES_PER_SECOND
     moving = chain.end.kind in ("busy", "disk", "native", "pipe-read", "pipe-write")
-    return moving and _io_rate(scene, chain.end.thread.process) >= enough
+    return moving and spins.io_rate(scene, chain.end.thread.process) >= enough
 
 
 def goes_on(scene: Scene, chain: Chain) -> bool:
     """Whether a chain ends in work that goes on: counters, bytes, or a CPU that no rule calls a spin."""
     if progress(scene, chain) is not None or _moves_bytes(scene, chain):
         return True
-    found = _spinning(scene, chain) if chain.end.kind == "busy" else None
+    found = spins.spinning(scene, chain) if chain.end.kind == "busy" else None
     return found is not None and found.state != "hung"
-
-
-def busy(scene: Scene) -> Iterator[Finding]:
-    """python-spin, native-spin, healthy: a CPU is burnt at the chain's end; what changed tells which."""
-    for chain in scene.chains:
-        if chain.end.kind != "busy" or progress(scene, chain) is not None:
-            continue
-        found = _spinning(scene, chain)
-        if found is not None:
-            yield found
-
-
-def _spinning(scene: Scene, chain: Chain) -> Finding | None:
-    thread, motion = chain.end.thread, scene.motion(chain.end.thread)
-    cores = thread.cpu_cores
-    if (
-        not motion.seen_twice
-        or cores is None
-        or _io_rate(scene, thread.process) >= _MOSTLY_IO_BYTES_PER_SECOND
-    ):
-        return None
-    used = [f"{thread.name or 'it'} used {cores * 100:.0f} % of a CPU"]
-    # A program may itself have been imported: what counts is what the user's innermost frame does.
-    own = chain.end.user
-    inner = itertools.takewhile(lambda each: each is not own, thread.python_frames)
-    if any("importlib._bootstrap" in each.file for each in inner):
-        return say.finding(
-            scene, chain, "healthy", "healthy", 0.7, "It is still importing modules.", evidence=used
-        )
-    if thread.stood_still:
-        return _one_line(scene, chain, used)
-    frame = motion.pivot
-    if frame is None:
-        return None
-    loops = scene.sources.loops(frame)
-    owners = {_owner(file) for file, _ in motion.functions}
-    works = "package" in owners
-    loop = next((each for each in loops if source.is_open_ended(each)), None)
-    moved = {each.name for each in motion.counters}
-    if loop is not None and source.ends_by_clock(loop):
-        return _until_a_moment(scene, chain, frame, used)
-    if loop is not None and loop is loops[0] and not works and not (source.exit_names(loop) & moved):
-        words = ast.unparse(loop).split("\n", 1)[0]
-        names = ", ".join(sorted(source.exit_names(loop))) or "nothing"
-        return say.finding(
-            scene,
-            chain,
-            "hung",
-            "python-spin",
-            0.85,
-            f"It burns a CPU in the loop `{words}` at {say.place(frame)}, and nothing that could "
-            f"end it changes.",
-            evidence=[
-                f"{len(thread.shapes)} of {len(thread.shapes)} samples are in this loop",
-                f"it ends by: {names}",
-                *used,
-            ],
-            next_steps=["see what should change the condition, and who should do it"],
-            wait=_at(chain, frame),
-        )
-    if works or len(motion.functions) > 3:
-        return say.finding(
-            scene,
-            chain,
-            "healthy",
-            "healthy",
-            0.6,
-            "It works: other functions stand on its stack in every sample.",
-            evidence=[f"{len(motion.functions)} functions were seen below {say.place(frame)}", *used],
-            next_steps=[]
-            if thread.process.has_trusted_locals
-            else ["without locals a slow loop looks the same: look again without --no-locals"],
-        )
-    if loops and not source.is_open_ended(loops[0]):
-        return say.finding(
-            scene,
-            chain,
-            "slow",
-            "slow-progress",
-            0.6,
-            f"It works in the loop at {say.place(frame)}.",
-            evidence=[*used, "its lines change from sample to sample"],
-            wait=_at(chain, frame),
-        )
-    return None
-
-
-def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
-    """Every sample shows the same lines: one call into C, or a loop of one line."""
-    thread, frame = chain.end.thread, chain.end.user
-    process = thread.process
-    if frame is None or not thread.python_frames:
-        return None
-    innermost = thread.python_frames[0]
-    if innermost is frame:
-        loop = next(iter(scene.sources.loops(frame)), None)
-        alone = isinstance(loop, ast.While) and (
-            frame.line == loop.lineno or (len(loop.body) == 1 and loop.body[0].lineno == frame.line)
-        )
-        # Parentheses of a class or a builtin are calls as well; what has no call at all can only be Python.
-        if alone or (
-            scene.sources.of(frame) is not None
-            and not scene.sources.line_has_call(frame)
-            and loop is not None
-        ):
-            assert loop is not None
-            if source.ends_by_clock(loop):
-                return _until_a_moment(scene, chain, frame, used)
-            words = ast.unparse(loop).split("\n", 1)[0]
-            return say.finding(
-                scene,
-                chain,
-                "hung",
-                "python-spin",
-                0.85,
-                f"It burns a CPU in the loop `{words}` at {say.place(frame)}.",
-                evidence=["every sample stands on the same line", *used],
-                next_steps=["see what should change the condition, and who should do it"],
-            )
-    native = thread.native_frames
-    computing = next((each for each in native if _COMPUTES.search(f"{each.function} {each.file}")), None)
-    statement = scene.sources.statement(frame)
-    if _cpu(process) >= _PARALLEL_CORES or computing is not None or _LONG_CALLS.search(statement):
-        why = (
-            f"native code computes ({computing.function})"
-            if computing is not None
-            else "one long native call"
-        )
-        return say.finding(
-            scene,
-            chain,
-            "slow",
-            "slow-progress",
-            0.6,
-            f"It computes in one long call at {say.place(frame)}.",
-            evidence=[why, *used],
-            next_steps=["look again: the next sample should stand elsewhere"],
-        )
-    gil = (
-        "it holds the GIL: no other thread runs Python meanwhile"
-        if thread.holds_gil
-        else "it does not hold the GIL"
-    )
-    return say.finding(
-        scene,
-        chain,
-        "hung",
-        "native-spin",
-        0.75 if not native else 0.85,
-        f"It burns a CPU inside one C call, made at {say.place(frame)}.",
-        evidence=[
-            f"{len(thread.shapes)} of {len(thread.shapes)} samples stand on this very line",
-            gil,
-            *used,
-        ],
-        next_steps=["see what this call was given: a regular expression that backtracks, a size, a file"],
-    )
-
-
-def _until_a_moment(scene: Scene, chain: Chain, frame: Frame, used: list[str]) -> Finding:
-    return say.finding(
-        scene,
-        chain,
-        "slow",
-        "slow-progress",
-        0.6,
-        f"It burns a CPU in the loop at {say.place(frame)} until a clock tells it to stop.",
-        evidence=[*used, "the loop's end asks a clock"],
-        wait=_at(chain, frame),
-    )
-
-
-def _at(chain: Chain, frame: Frame) -> Wait:
-
-    return dataclasses.replace(chain.end, user=frame)
-
-
-def _owner(file: str) -> str:
-    return code.owner(Frame(function="", file=file, line=0))
-
-
-def _io_rate(scene: Scene, process: ProcessView) -> float:
-    return (process.io_bytes or 0) / scene.view.elapsed_seconds if scene.view.elapsed_seconds > 0 else 0.0
-
-
-def _cpu(process: ProcessView) -> float:
-    return process.cpu_cores or 0.0
 
 
 def _log_grown(scene: Scene) -> int:
