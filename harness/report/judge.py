@@ -28,6 +28,7 @@ _LEAST_ROWS = 200
 # A rate may be this far from its schedule, and a step early or late, for trainers count differently: as in
 # `harness.rules.learning`, which judges the last steps of a run that goes on.
 _OFF_SCHEDULE = 0.05
+_OVERDUE = 3.0
 _STRIDE = 64
 _LEVEL = 0.01
 _LEAST_RATE = 1e-3  # of the peak: below it nothing is compared
@@ -250,9 +251,10 @@ def loss_trend(history: History, _: RateWatch, ending: Ending) -> Iterator[Remar
     early, late = (min(part, key=lambda each: each.value) for part in (windows[:cut], windows[cut:]))
     if late.value > early.value - 0.002 * abs(early.value):
         verb = "did not fall" if ending.is_over else "has not fallen"
+        fell = early.value < 0.98 * first
         yield Remark(
             cause="loss-flat",
-            severity="odd",
+            severity="told" if fell else "odd",
             summary=f"The loss {verb} after about step {early.last_step:,}: {early.value:.4g} then, "
             f"{late.value:.4g} at best since.",
             evidence=(_of_windows(windows),),
@@ -305,7 +307,7 @@ def throughput(history: History, _: RateWatch, __: Ending) -> Iterator[Remark]:
 
 
 def checkpoints(history: History, _: RateWatch, ending: Ending) -> Iterator[Remark]:
-    """checkpoint-overdue, and what an ending cost."""
+    """stale-checkpoint: overdue, or what an ending cost."""
     times = [seconds for seconds, _ in ending.checkpoints]
     if not times:
         return
@@ -321,9 +323,9 @@ def checkpoints(history: History, _: RateWatch, ending: Ending) -> Iterator[Rema
             summary=f"The last checkpoint is of step {last_step:,}: the {lost:,} steps after it have to be "
             "done again.",
         )
-    elif ending.state != "finished" and len(gaps) > 1 and since > 2 * median(gaps):
+    elif ending.state != "finished" and len(gaps) > 1 and since > _OVERDUE * median(gaps):
         yield Remark(
-            cause="checkpoint-overdue",
+            cause="stale-checkpoint",
             severity="odd",
             summary=f"No checkpoint for {duration(since)}; until then there was one every "
             f"{duration(median(gaps))}.",
