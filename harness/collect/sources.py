@@ -4,7 +4,8 @@ The file's name comes from the target, so it is opened with care (`logs.read_reg
 user only if everyone may read it. What looks like a secret is replaced. A file that changed after the
 process began is told by its age: its lines may not be those that run.
 
-Not covered: the standard library and packages, but for the one frame of a thread that has no user's frame.
+Not covered: the standard library; packages, but for the one frame of a thread that has no user's frame, and
+for processes that have none at all.
 """
 
 from __future__ import annotations
@@ -110,18 +111,28 @@ def _indent(text: str) -> int:
 
 
 def _wanted(samples: Sequence[Sample]) -> Iterator[tuple[int, Frame]]:
-    """Frames of the user, the newest dumps first; of threads without any, the one that would be blamed."""
-    for sample in reversed(samples):
-        for process in sample.processes:
-            if isinstance(process.stacks, Reading):
-                for thread in process.stacks.value.threads:
-                    yield from ((process.pid, frame) for frame in _of_thread(thread))
+    """Frames of the user, the newest dumps first; of threads without any, the one that would be blamed.
+
+    Then, where a whole process has none, as a trainer that is installed as a package: those of packages.
+    """
+    stacks = [
+        (process.pid, process.stacks.value.threads)
+        for sample in reversed(samples)
+        for process in sample.processes
+        if isinstance(process.stacks, Reading)
+    ]
+    for pid, threads in stacks:
+        for thread in threads:
+            blamed = frames.blamed(thread.frames)
+            own = _of(thread, "user") or ([blamed] if blamed is not None else [])
+            yield from ((pid, frame) for frame in own)
+    for pid, threads in stacks:
+        if not any(_of(thread, "user") for thread in threads):
+            yield from ((pid, frame) for thread in threads for frame in _of(thread, "package"))
 
 
-def _of_thread(thread: ThreadStack) -> list[Frame]:
-    own = [frame for frame in thread.frames if frames.owner(frame) == "user"][:12]
-    blamed = frames.blamed(thread.frames)
-    return own or ([blamed] if blamed is not None else [])
+def _of(thread: ThreadStack, owner: frames.Owner) -> list[Frame]:
+    return [frame for frame in thread.frames if frames.owner(frame) == owner][:12]
 
 
 def _read(proc: Proc, process: Process | None, name: str) -> tuple[list[str], float] | None:

@@ -228,9 +228,10 @@ class Scene:
         return Edge(gap="unproved")
 
     def _counterpart(self, wait: Wait, own: tuple[str, ...], opposite: tuple[str, ...]) -> Edge:
-        others = [
-            each for each in wait.thread.process.threads if each is not wait.thread and user_frames(each)
-        ]
+        threads = wait.thread.process.threads
+        # A trainer that is installed as a package has no frame of "the user's": then its own count.
+        frames_of = user_frames if any(map(user_frames, threads)) else package_frames
+        others = [each for each in threads if each is not wait.thread and frames_of(each)]
         if not others:
             return Edge(gap="nobody", fact="no other thread of the process runs the user's code")
         keys: set[Key] = set()
@@ -241,7 +242,7 @@ class Scene:
             keys.add(key)
         proved: list[ThreadView] = []
         for thread in others:
-            for frame in user_frames(thread):
+            for frame in frames_of(thread):
                 calls = {each for method in opposite for each in self.sources.calls(frame, method)}
                 if any(self.key(thread, frame, each) in keys for each in calls):
                     proved.append(thread)
@@ -250,12 +251,12 @@ class Scene:
             refers = any(
                 local.address == wait.object_address
                 for thread in others
-                for frame in user_frames(thread)
+                for frame in frames_of(thread)
                 for local in frame.locals
                 if wait.object_address
             )
             known = (
-                bool(keys) and not refers and all(self.sources.of(f) for t in others for f in user_frames(t))
+                bool(keys) and not refers and all(self.sources.of(f) for t in others for f in frames_of(t))
             )
             return Edge(gap="nobody" if known else "unproved")
         # Of several: one that cannot go on says more than one that waits for the same thing.
@@ -429,6 +430,11 @@ class Scene:
 def user_frames(thread: ThreadView) -> tuple[Frame, ...]:
     """The frames of the user's own code, innermost first."""
     return tuple(frame for frame in thread.python_frames if code.owner(frame) == "user")
+
+
+def package_frames(thread: ThreadView) -> tuple[Frame, ...]:
+    """The frames of installed packages, innermost first."""
+    return tuple(frame for frame in thread.python_frames if code.owner(frame) == "package")
 
 
 def asks_queue(wait: Wait) -> bool:
