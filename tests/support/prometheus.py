@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 FOLDER = REPOSITORY / "dashboards"
 # A minute of the committed rules is two seconds here: 1 s, the interval of scrapes, is 30 s of theirs.
 FACTOR = 1 / 30
-# Prometheus takes note of targets that come or go every five seconds, and that cannot be changed: until then
-# one that was withdrawn looks like one that is down.
+# Prometheus takes note of targets that come or go every five seconds (twice: discovery, then scraping), and
+# that cannot be changed: until then one that was withdrawn looks like one that is down.
 LEAST_FOR_SECONDS = 6.0
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
