@@ -100,7 +100,12 @@ class Scene:
         first = [
             each for each in below if not any(_is_below(each, other) for other in below if other is not each)
         ]
-        return tuple(first) or ((target,) if target is not None and target.alive else ())
+        if first or target is None:
+            return tuple(first)
+        # Nothing that trains yet: a launcher that waits may stand below a script.
+        launchers = (each for each in self.view.processes if each.role == "launcher" and each.python)
+        waiting = [each for each in launchers if each.alive and _is_below(each, target)]
+        return (*waiting[:1],) or ((target,) if target.alive else ())
 
     @cached_property
     def chains(self) -> tuple[Chain, ...]:
