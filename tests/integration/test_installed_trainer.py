@@ -23,7 +23,7 @@ class Loader:
     def read(self):
         put = self.items.put
         peer = socket.create_connection(self.server.getsockname())
-        self.server.accept()
+        self.taken = self.server.accept()
         print("ready", flush=True)
         while True:
             self.offer(put, self.fetch(peer))
