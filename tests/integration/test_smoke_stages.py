@@ -88,7 +88,7 @@ def smoke(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=600,
+        timeout=850,
         check=False,
         preexec_fn=setup,
     )
@@ -102,7 +102,7 @@ def tiny(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 def test_every_stage_passes(tiny: Path) -> None:
     done = smoke(tiny, "--junit", str(tiny / "junit.xml"))
     assert done.status == 0, done.said
