@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 MEASURED_LINE = b"measured {"
 _SAMPLE_SECONDS = 0.1
+_SAMPLE_SHARE = 20  # at most a twentieth of the time
 _SCRAPE_SECONDS = 0.5
 _SCRAPE_DEADLINE_SECONDS = 2.0
 _MAX_SCRAPE_BYTES = 8 << 20
@@ -86,14 +87,16 @@ class StageWatch:
 
     def poll(self) -> Moment:
         """Look once; never waits longer than a scrape may take."""
-        now = time.monotonic()
         if self.pid is None or self._record is None or self._record.metrics_address is None:
             with contextlib.suppress(HarnessError):
                 self._record = self.run.read()
         self._read_records()
+        now = time.monotonic()
         if now >= self._next_sample:
-            self._next_sample = now + _SAMPLE_SECONDS
             self._sample()
+            taken = time.monotonic() - now
+            # On a machine of thousands of processes a look takes long: then fewer of them.
+            self._next_sample = now + max(_SAMPLE_SECONDS, _SAMPLE_SHARE * taken)
         if now >= self._next_scrape:
             self._next_scrape = now + _SCRAPE_SECONDS
             self._scrape()
