@@ -326,13 +326,16 @@ def machine() -> list[Panel]:
 def runs() -> list[Panel]:
     """Which runs are these?"""
     failed = f"increase({of_run('harness_collect_errors_total')}[$__rate_interval])"
-    hidden = dict.fromkeys(("Time", "Value", "__name__", "job"), True)
+    columns = ("run_id", "name", "host", "instance", "device", "git", "config_hash", "torch")
+    shown = {
+        "excludeByName": dict.fromkeys(("Time", "Value", "__name__", "job"), True),
+        "indexByName": {name: index for index, name in enumerate(columns)},
+        "renameByName": {"run_id": "run", "git": "commit", "config_hash": "configuration"},
+    }
     info = query(f"last_over_time({of_run('trainer_run_info')}[$__range])", instant=True)
     return [
         panel(
-            table.Panel().with_transformation(
-                d.DataTransformerConfig(id_val="organize", options={"excludeByName": hidden})
-            ),
+            table.Panel().with_transformation(d.DataTransformerConfig(id_val="organize", options=shown)),
             *(61, "Runs", "string", 16, 6),
             "Configuration, commit, host and versions of each run.",
             info.format(p.PromQueryFormat.TABLE),
