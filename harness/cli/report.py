@@ -61,8 +61,9 @@ def run(args: argparse.Namespace) -> int:
     from harness.report.gather import gather
 
     out: Path = args.out if args.out is not None else args.run_dir / "report.html"
-    if out.is_dir():
-        raise UsageError(f"{out}: a directory", remedy="Name a file: --out FILE")
+    if out.exists() and not out.is_file():  # never put a file in the place of /dev/null
+        what = "a directory" if out.is_dir() else "not a regular file"
+        raise UsageError(f"{out}: {what}", remedy="Name a file: --out FILE")
     progress = _Progress()
     try:
         found = gather(args.run_dir, progress.say)
@@ -96,6 +97,7 @@ def assets() -> Assets:
 def _write(path: Path, text: str) -> int:
     """Whole or not at all; how many bytes. Readable by its owner alone: logs and stacks stand in it."""
     data = text.encode("utf-8", "backslashreplace")
+    named, path = path, path.resolve() if path.is_symlink() else path
     partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -108,7 +110,7 @@ def _write(path: Path, text: str) -> int:
                 partial.unlink()
             raise
     except OSError as error:
-        raise _NotWrittenError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise _NotWrittenError(f"{named}: cannot be written: {error.strerror or error}") from None
     return len(data)
 
 

@@ -139,15 +139,25 @@ def test_mistakes_are_one_line(tmp_path):
     run = reports.run_dir(tmp_path / "run", reports.attempt())
     nowhere = report(run.path, "--out", tmp_path / "no" / "such" / "folder.html")
     assert (nowhere.returncode, len(nowhere.stderr.splitlines())) == (125, 1)
-    folder = report(run.path, "--out", tmp_path)
-    assert (folder.returncode, len(folder.stderr.splitlines())) == (2, 1)
+    os.mkfifo(tmp_path / "fifo")
+    for odd in (tmp_path, tmp_path / "fifo"):
+        refused = report(run.path, "--out", odd)
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert (tmp_path / "fifo").is_fifo()
+
+
+def test_a_link_stays_a_link(tmp_path):
+    run = reports.run_dir(tmp_path / "run", reports.attempt())
+    (tmp_path / "link.html").symlink_to(tmp_path / "page.html")
+    assert report(run.path, "--out", tmp_path / "link.html").returncode == 0
+    assert (tmp_path / "link.html").is_symlink()
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
 
 
 def test_a_full_disk_leaves_the_last_report_as_it_was(tmp_path):
     run = reports.run_dir(tmp_path / "run", reports.attempt(), metrics=reports.rows(range(1, 100)))
     page = tmp_path / "page.html"
     page.write_text("the last one")
-    (tmp_path / "full").symlink_to("/dev/full")
     done = subprocess.run(
         [
             "bash",
