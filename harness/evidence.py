@@ -449,6 +449,15 @@ class KnownLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A number of a configuration file, by the name that stands before it."""
+
+    name: str
+    value: float
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlightEntry:
     """One collective of one rank, as torch's flight recorder has it; the frame is the user's call."""
 
@@ -539,6 +548,7 @@ class Case:
     artifacts: Piece[tuple[Artifact, ...]] = Missing(reason="unavailable", detail="not recorded")
     disks: Piece[tuple[Disk, ...]] = Missing(reason="unavailable", detail="not recorded")
     known_lines: Piece[tuple[KnownLine, ...]] = Missing(reason="unavailable", detail="not recorded")
+    settings: Piece[tuple[Setting, ...]] = Missing(reason="unavailable", detail="not recorded")
     flight: Piece[tuple[FlightDump, ...]] = Missing(reason="unavailable", detail="not recorded")
     # The newest steps of the lowest rank here, oldest first: rows of its heartbeat's ring.
     steps: Piece[tuple[dict[str, Json], ...]] = Missing(reason="unavailable", detail="not recorded")

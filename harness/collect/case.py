@@ -28,6 +28,7 @@ from harness.collect import (
     locks,
     logs,
     records,
+    settings,
     sources,
     stacks,
     traffic,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
         KnownLine,
         Log,
         Piece,
+        Setting,
         Source,
         Stacks,
         Traffic,
@@ -143,6 +145,7 @@ def collect(
         known_lines=look.known_lines(found),
         steps=look.steps(),
         flight=look.flight(),
+        settings=look.settings(),
         traffic=traffic_seen,
     )
     case = dataclasses.replace(case, took_seconds=look.deadline.elapsed())
@@ -384,6 +387,10 @@ class _Look:
             return logs.known_lines(dict.fromkeys(beside), self.owners())
 
         return piece(read, self.deadline, 0.5)
+
+    def settings(self) -> Piece[tuple[Setting, ...]]:
+        """What its configuration files say of its learning rate."""
+        return piece(lambda: settings.read(self._processes, self.owners()), self.deadline, 0.5)
 
     def flight(self) -> Piece[tuple[FlightDump, ...]]:
         """What torch's flight recorder left behind."""

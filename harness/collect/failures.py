@@ -28,6 +28,7 @@ _CASE_PIECES = (
     "known_lines",
     "steps",
     "flight",
+    "settings",
 )
 _SAMPLE_PIECES = ("io", "threads", "stacks")
 

@@ -1,21 +1,25 @@
 """Notes on what a training learns with: its learning rate, its loss, its throughput.
 
-Numbers come from the heartbeat and the ring of its last steps, else from locals of the trainer's own frames
-with names that say what they are, and only where they fit together: a rate is called a warm-up's only if
-peak * step / warm-up gives it. Without numbers there is no note. Not covered: the verdict.
+Numbers come from the heartbeat and the ring of its last steps, else from locals of the trainer's own frames,
+its options and its configuration files, by names that say what they are, and only where they fit together: a
+rate is called a warm-up's only if peak * step / warm-up gives it. Without numbers there is no note.
+Not covered: the verdict.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from harness import frames as code
 from harness.evidence import Reading
 from harness.findings import Note
+from harness.rules import say
 from harness.rules.progress import number
 from harness.schedules import scheduled_rate
 
@@ -24,13 +28,14 @@ if TYPE_CHECKING:
 
     from harness.evidence import Frame
     from harness.rules.chain import Scene
+    from harness.rules.view import ProcessView
 
 # A rate is the scheduled one up to this; what trainers print is rounded.
 _RATE_TOLERANCE = 0.01
 _OFF_SCHEDULE = 0.05
 _RATE_NAMES = re.compile(r"^((cur|current|last|new|this)_?)?(lr|learning_rate)(_now)?$", re.IGNORECASE)
 _PEAK_NAMES = re.compile(
-    r"^((peak|base|max|target|initial)_?)?(lr|learning_rate)(_?(max|peak|base))?$", re.IGNORECASE
+    r"^((peak|base|max|target|initial)_?)?(lr|learning_rate)(_?(max|peak|base))?$|^peak$", re.IGNORECASE
 )
 _STEP_NAMES = re.compile(
     r"^((global|optimizer|optim|train|training|cur|current)_)?(step|iter|iter_num|iteration|update|it)s?$",
@@ -135,48 +140,99 @@ def _from_schedule(record: Mapping[str, Any] | None, schedule: Mapping[str, Any]
 
 
 def _from_locals(scene: Scene) -> Rate | None:
-    """Numbers with telling names in one thread's own frames that fit together as a warm-up."""
+    """A rate and a step of one thread's own frames that a peak and a warm-up fit, wherever those stand."""
+    settings = _settings(scene)
     for process in scene.view.trainers:
         for thread in process.threads:
             if not process.has_trusted_locals:
                 continue
             mine = [each for each in thread.python_frames if code.owner(each) == "user"]
-            found = _fitting(mine)
+            found = _fitting(_locals(mine), [*_options(process), *settings])
             if found is not None:
                 return found
     return None
 
 
-def _fitting(frames: Sequence[Frame]) -> Rate | None:
-    rates, steps = _named(frames, _RATE_NAMES), _named(frames, _STEP_NAMES)
-    peaks, warmups = _named(frames, _PEAK_NAMES), _named(frames, _WARMUP_NAMES)
-    for rate_name, rate in rates:
-        for peak_name, peak in peaks:
-            for step_name, step in steps:
-                for warmup_name, warmup in warmups:
-                    if not (0 < rate < peak and warmup > 1 and step == int(step) and 0 <= step <= warmup):
-                        continue
-                    for ahead in (0, 1):
-                        expected = peak * (step + ahead) / warmup
-                        if expected and abs(rate - expected) <= _RATE_TOLERANCE * expected:
-                            told = f"{rate_name}, {step_name}, {peak_name} and {warmup_name}"
-                            return Rate(
-                                rate=rate,
-                                step=int(step) + ahead,
-                                warmup=warmup,
-                                peak=peak,
-                                source=f"the trainer's own variables {told}",
-                            )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A number, its name, and where it stands."""
+
+    name: str
+    value: float
+    place: str
+
+
+def _locals(frames: Sequence[Frame]) -> list[Named]:
+    return [
+        Named(name=local.name, value=value, place="the trainer's own variables")
+        for frame in frames
+        for local in frame.locals
+        if (value := number(local.name, frame)) is not None
+    ]
+
+
+def _options(process: ProcessView) -> list[Named]:
+    """`--lr 2e-4`, `--warmup-steps=2000`, `lr=2e-4`."""
+    words = process.command[1:]
+    pairs = [word.partition("=")[::2] for word in words if "=" in word]
+    pairs += [(word, after) for word, after in pairwise(words) if word.startswith("--") and "=" not in word]
+    found = []
+    for name, text in pairs:
+        with contextlib.suppress(ValueError):
+            short = name.lstrip("-").rpartition(".")[2].replace("-", "_")
+            found.append(Named(name=short, value=float(text), place="its options"))
+    return found
+
+
+def _settings(scene: Scene) -> list[Named]:
+    found = scene.view.case.settings
+    trainer = next(iter(scene.view.trainers), None)
+    if not isinstance(found, Reading) or trainer is None:
+        return []
+    return [
+        Named(name=each.name, value=each.value, place=say.short(trainer, each.path)) for each in found.value
+    ]
+
+
+def _fitting(own: Sequence[Named], configured: Sequence[Named]) -> Rate | None:
+    """The first peak and warm-up that give a rate of its own at a step of its own."""
+    everything = [*own, *configured]
+    peaks = [each for each in everything if _PEAK_NAMES.match(each.name)]
+    warmups = [each for each in everything if _WARMUP_NAMES.match(each.name)]
+    for rate in (each for each in own if _RATE_NAMES.match(each.name)):
+        for step in (each for each in own if _STEP_NAMES.match(each.name)):
+            for peak in peaks:
+                for warmup in warmups:
+                    if (at := _step_of(rate.value, step.value, peak.value, warmup.value)) is not None:
+                        return Rate(
+                            rate=rate.value,
+                            step=at,
+                            warmup=warmup.value,
+                            peak=peak.value,
+                            source=_places(rate, step, peak, warmup),
+                        )
     return None
 
 
-def _named(frames: Sequence[Frame], names: re.Pattern[str]) -> list[tuple[str, float]]:
-    return [
-        (local.name, value)
-        for frame in frames
-        for local in frame.locals
-        if names.match(local.name) and (value := number(local.name, frame)) is not None
-    ]
+def _step_of(rate: float, step: float, peak: float, warmup: float) -> int | None:
+    """Which step of the warm-up, counted from 1, has this rate: the one named, or the next."""
+    if not (
+        0 < rate < peak < math.inf and 1 < warmup < math.inf and 0 <= step <= warmup and step == int(step)
+    ):
+        return None
+    for ahead in (0, 1):
+        expected = peak * (step + ahead) / warmup
+        if expected and abs(rate - expected) <= _RATE_TOLERANCE * expected:
+            return int(step) + ahead
+    return None
+
+
+def _places(*numbers: Named) -> str:
+    """`lr and step of the trainer's own variables, warmup of configs/m7c.json`."""
+    places: dict[str, list[str]] = {}
+    for each in numbers:
+        places.setdefault(each.place, []).append(each.name)
+    return ", ".join(f"{' and '.join(dict.fromkeys(names))} of {place}" for place, names in places.items())
 
 
 def _warmup_note(found: Rate) -> Note:

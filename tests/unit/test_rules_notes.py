@@ -19,6 +19,7 @@ from harness.evidence import (
     Local,
     Log,
     Reading,
+    Setting,
 )
 from harness.rules import NOTES, diagnose
 from harness.schedules import scheduled_rate
@@ -280,6 +281,37 @@ def test_a_trainers_own_variables_tell_of_a_warm_up_where_they_fit(values: dict[
 )
 def test_variables_that_do_not_fit_say_nothing(values: dict[str, str]):
     assert "lr-warmup" not in notes(with_locals(**values))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("python", "train.py", "--lr", "2e-4", "--warmup-steps", "2000"),
+        ("python", "train.py", "--lr=2e-4", "--warmup_steps=2000"),
+        ("python", "train.py", "optim.lr=2e-4", "optim.warmup=2000"),
+    ],
+)
+def test_what_it_was_configured_with_may_stand_among_its_options(command: tuple[str, ...]):
+    given = with_locals(step="1", lr="0.0000001")
+    assert "lr-warmup" not in notes(given)
+    found = dataclasses.replace(given, processes=(trainer(*command),))
+    assert "step 1 of a 2,000-step warm-up to 2e-4" in notes(found)["lr-warmup"]
+    other = tuple(word.replace("2000", "3000") for word in command)
+    assert "lr-warmup" not in notes(dataclasses.replace(given, processes=(trainer(*other),)))
+
+
+def test_or_in_its_configuration_file():
+    path = f"{FOLDER}/configs/m7c.yaml"
+    numbers = (
+        Setting(name="peak", value=2e-4, path=path),
+        Setting(name="warmup_steps", value=2000, path=path),
+    )
+    given = dataclasses.replace(with_locals(step="0", lr="1e-07"), settings=Reading(value=numbers))
+    (note,) = (each for each in diagnose(given).notes if each.cause == "lr-warmup")
+    assert "step 1 of a 2,000-step warm-up to 2e-4" in note.summary
+    assert "peak and warmup_steps of configs/m7c.yaml" in note.evidence[1]
+    # Where no rate is seen, a configuration says nothing.
+    assert "lr-warmup" not in notes(dataclasses.replace(given, samples=with_locals(step="0").samples))
 
 
 def test_variables_of_a_dump_that_did_not_pause_say_nothing():
