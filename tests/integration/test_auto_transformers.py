@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 require("transformers")
+require("accelerate")  # which the Trainer stands on
 
 _PROGRAM = str(auto.TRAINERS / "hf.py")
 
