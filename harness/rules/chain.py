@@ -260,8 +260,12 @@ class Scene:
                 for local in frame.locals
                 if wait.object_address
             )
+            # Under another name, by an argument, it is known by its address alone.
             known = (
-                bool(keys) and not refers and all(self.sources.of(f) for t in others for f in frames_of(t))
+                wait.thread.process.has_trusted_locals
+                and bool(keys)
+                and not refers
+                and all(self.sources.of(f) for t in others for f in frames_of(t))
             )
             return Edge(gap="nobody" if known else "unproved")
         # Of several: one that cannot go on says more than one that waits for the same thing.

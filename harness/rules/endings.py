@@ -17,7 +17,7 @@ from harness.rules.progress import progress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.rules.chain import Scene
+    from harness.rules.chain import Chain, Scene
     from harness.rules.view import ProcessView
 
 
@@ -93,7 +93,7 @@ def stopped(scene: Scene) -> Iterator[Finding]:
 
 def disk_wait(scene: Scene) -> Iterator[Finding]:
     """disk-wait: uninterruptible sleep in every sample."""
-    for chain in scene.chains:
+    for chain, shown in ((_to_the_disk(scene, each), each) for each in scene.chains):
         wait = chain.end
         if wait.kind != "disk":
             continue
@@ -104,7 +104,7 @@ def disk_wait(scene: Scene) -> Iterator[Finding]:
             chain,
             "hung",
             "disk-wait",
-            0.85,
+            0.85 if chain is shown else 0.75,
             f"{say.who(wait.thread)} is in uninterruptible sleep{where}: the kernel waits, for a "
             f"disk, a network mount "
             "or a device.",
@@ -114,6 +114,18 @@ def disk_wait(scene: Scene) -> Iterator[Finding]:
                 "no signal ends it before the kernel is done",
             ],
         )
+
+
+def _to_the_disk(scene: Scene, chain: Chain) -> Chain:
+    """With a thread in state D no locals can be read, so that who waits for it cannot be shown."""
+    if chain.gap != "unproved" or progress(scene, chain) is not None:
+        return chain
+    threads = (each for each in chain.end.thread.process.threads if user_frames(each))
+    held = next((wait for each in threads if (wait := scene.wait(each)).kind == "disk"), None)
+    if held is None:
+        return chain
+    fact = "who it waits for could not be read: the process cannot be paused while a thread is in state D"
+    return dataclasses.replace(chain, waits=(*chain.waits, held), facts=(*chain.facts, fact), gap="")
 
 
 def interpreter_exit(scene: Scene) -> Iterator[Finding]:

@@ -486,7 +486,9 @@ def under(launcher: str, count: int) -> Callable[[Program, random.Random], Progr
         starts_ranks = "torchrun" in program.truth or (
             program.name.startswith("ranks/") and "ranks" not in program.truth
         )
-        if starts_ranks or (program.truth.get("stdin") and count > 1):
+        # Of two in one folder one would get the file, or the terminal, and the other would wait for it.
+        shared = program.truth.get("stdin") or program.says(r"open\('\w+\.lock")
+        if starts_ranks or (shared and count > 1):
             return None
         ranks = program.truth.get("ranks", 0)
         if ranks and (launcher, count) != ("torchrun", 2):
