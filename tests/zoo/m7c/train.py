@@ -25,14 +25,15 @@ class Model(nn.Module):
         return self.head(x)
 
 
-def learning_rate(step, peak, warmup):
-    return peak * min(1.0, step / warmup)
+def learning_rate(step, config):
+    return config["lr"] * min(1.0, step / config["warmup"])
 
 
-def train(model, data, steps, accumulation, peak_lr, warmup_steps):
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr)
+def train(model, data, config):
+    steps, accumulation = config["steps"], config["accumulation"]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config["lr"])
     for step in range(1, steps + 1):
-        lr = learning_rate(step, peak_lr, warmup_steps)
+        lr = learning_rate(step, config)
         for group in optimizer.param_groups:
             group["lr"] = lr
         for micro in range(accumulation):
@@ -81,7 +82,7 @@ def main():
     model = Model(*(config[name] for name in shape))
     print(f"[train] dataset=local tokens model={sum(each.numel() for each in model.parameters())} parameters")
     watched(config)
-    train(model, batches(config), config["steps"], config["accumulation"], config["lr"], config["warmup"])
+    train(model, batches(config), config)
 
 
 main()
