@@ -53,8 +53,18 @@ class Motion:
     @cached_property
     def counters(self) -> tuple[Counter, ...]:
         """Numbers that changed in the user's frames that all trusted dumps share, outermost first."""
+        return self._counters("user")
+
+    @cached_property
+    def library_counters(self) -> tuple[Counter, ...]:
+        """The same of frames of packages: a trainer's own loop may be a library's."""
+        return self._counters("package")
+
+    def _counters(self, owner: code.Owner) -> tuple[Counter, ...]:
         found: list[Counter] = []
-        for level, seconds in self._levels:
+        for level, seconds in self._shared:
+            if code.owner(level[0]) != owner:
+                continue
             for local in level[-1].locals:
                 values = [_number(frame, local.name) for frame in level]
                 numbers = [value for value in values if value is not None]
@@ -95,9 +105,14 @@ class Motion:
                     found.append((local.name, level[-1]))
         return tuple(found)
 
-    @cached_property
+    @property
     def _levels(self) -> tuple[tuple[tuple[Frame, ...], float], ...]:
         """The user's frames that all trusted dumps share, outermost first, and the seconds between."""
+        return tuple(each for each in self._shared if code.owner(each[0][0]) == "user")
+
+    @cached_property
+    def _shared(self) -> tuple[tuple[tuple[Frame, ...], float], ...]:
+        """All frames that all trusted dumps share."""
         times = self.thread.process.view.times
         dumps = [
             (when, stack.frames)
@@ -111,8 +126,7 @@ class Motion:
         for level in zip(*stacks, strict=False):
             if len({(frame.file, frame.function) for frame in level}) != 1:
                 break
-            if code.owner(level[0]) == "user":
-                found.append((level, dumps[-1][0] - dumps[0][0]))
+            found.append((level, dumps[-1][0] - dumps[0][0]))
         return tuple(found)
 
     @property

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 # A step may take this many times as long as the last before it counts as late.
 _PATIENCE_STEPS = 3.0
 _FOR_ANOTHER = frozenset({"join", "process-join", "future", "pool"})
+# What trainers of libraries call their steps; other numbers of a library may be anything.
+_STEPS = re.compile(
+    r"(global_|update_|train_|training_|optimizer_|current_)?(step|batch_idx|batch_index|iteration)s?$"
+)
 _RETRY = re.compile(r"retr|attempt|tries|try|wait|poll|fail|error|miss", re.IGNORECASE)
 # What people count who train.
 _STEPS = re.compile(r"step|epoch|batch|episode|update", re.IGNORECASE)
@@ -130,8 +134,18 @@ def by_counter(scene: Scene, thread: ThreadView) -> Progress | None:
         _by_object(scene, thread)
         or _by_argument(scene, thread)
         or _by_round(scene, thread)
+        or _by_library(scene, thread)
         or _by_rests(scene, thread)
     )
+
+
+def _by_library(scene: Scene, thread: ThreadView) -> Progress | None:
+    """A library's training loop counted its steps on: the user's code only called it."""
+    for counter in scene.motion(thread).library_counters:
+        if _STEPS.match(counter.name) and counter.monotonic and counter.last > counter.first:
+            place = counter.frame.file.rsplit("/", 1)[-1]
+            return Progress(words=f"{counter.words} in {counter.frame.function} of {place}")
+    return None
 
 
 def _by_object(scene: Scene, thread: ThreadView) -> Progress | None:
