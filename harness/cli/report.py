@@ -97,7 +97,7 @@ def assets() -> Assets:
 def _write(path: Path, text: str) -> int:
     """Whole or not at all; how many bytes. Readable by its owner alone: logs and stacks stand in it."""
     data = text.encode("utf-8", "backslashreplace")
-    named, path = path, path.resolve() if path.is_symlink() else path
+    named, path = path, Path(os.path.realpath(path)) if path.is_symlink() else path
     partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
