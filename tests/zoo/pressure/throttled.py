@@ -50,6 +50,7 @@ def train():
         sum(number * number for number in range(400_000))
 
 
-limit(0.05)
-print("READY", flush=True)
-train()
+if __name__ == "__main__":
+    limit(0.05)
+    print("READY", flush=True)
+    train()
