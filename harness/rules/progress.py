@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # A step may take this many times as long as the last before it counts as late.
 _PATIENCE_STEPS = 3.0
-_FOR_ANOTHER = frozenset({"join", "process-join", "future", "pool"})
+_FOR_ANOTHER = frozenset({"join", "process-join", "future", "pool", "queue-join", "event"})
 # What trainers of libraries call their steps; other numbers of a library may be anything.
 _STEPS = re.compile(
     r"(global_|update_|train_|training_|optimizer_|current_)?(step|batch_idx|batch_index|iteration)s?$"
