@@ -32,13 +32,13 @@ class Describing(threading.Thread):
         """The thread's work."""
         file = self._opened.file
         directory = Path(file.record.cwd)
+        self._try("configuration", lambda: self._keep_configuration(directory))  # first: it takes no time
         git = self._try("git", lambda: identity.git_state(directory))
         versions = self._try(
             "versions", lambda: identity.versions_of(self._opened.command, self._environment, directory)
         )
         with contextlib.suppress(OSError):  # said already by whoever writes run.json next
             file.update(git=git, versions=versions)
-        self._try("configuration", lambda: self._keep_configuration(directory))
         self.info = viewing.info_of(file.record, directory)
 
     def _keep_configuration(self, directory: Path) -> dict[str, Any]:
