@@ -112,7 +112,9 @@ def link_text(link: Link) -> str:
     where = (
         f"{link.file.rsplit('/', 1)[-1]}:{link.line} in {link.function}" if link.line else "no line of Python"
     )
-    return f"{name}{link.thread}  {where}  waits for {link.waits_for}"
+    works = link.waits_for.removeprefix("nothing: it ")
+    does = works if works != link.waits_for else f"waits for {link.waits_for}"
+    return f"{name}{link.thread}  {where}  {does}"
 
 
 def _look_at(case: Case, verdict: Finding, width: int) -> list[str]:

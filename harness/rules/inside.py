@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.findings import Finding
-    from harness.rules.chain import Scene
+    from harness.rules.chain import Chain, Scene
     from harness.rules.view import ProcessView
     from harness.rules.waits import Wait
 
@@ -209,7 +209,7 @@ def workers(scene: Scene) -> Iterator[Finding]:
                 0.9 if known else 0.7,
                 f"{say.who(wait.thread)} waits at {say.place(wait.user)} for work that a dead "
                 f"worker had taken.",
-                evidence=[fact, *replaced, *_oom(process)],
+                evidence=[fact, *replaced, _forgets(chain), *_oom(process)],
                 next_steps=[
                     "dmesg | grep -i 'killed process' tells whether it was the OOM killer",
                     (
@@ -242,6 +242,13 @@ def workers(scene: Scene) -> Iterator[Finding]:
                 f"not be seen into.",
                 next_steps=["look at that process with its own tools: ps, strace, gdb"],
             )
+
+
+def _forgets(chain: Chain) -> str:
+    """Why idle workers show that one died."""
+    if chain.gap != "idle" or chain.end.kind != "pool":
+        return ""
+    return "multiprocessing.Pool replaces a worker that dies, but not the task that it had"
 
 
 def _replaced(process: ProcessView) -> list[str]:

@@ -45,7 +45,7 @@ def lock_deadlock(scene: Scene) -> Iterator[Finding]:
             0.96,
             f"{names} waits for a lock that it holds itself."
             if one
-            else f"{names} wait for each other's locks.",
+            else f"{names} wait for each other's locks{_named(scene, waits)}.",
             evidence=lines,
             wait=waits[0],
             next_steps=[
@@ -154,6 +154,12 @@ def lock_wait(scene: Scene) -> Iterator[Finding]:
 def user_threads(process: ProcessView) -> list[object]:
     """The threads of a process that run the user's code."""
     return [each for each in process.threads if user_frames(each)]
+
+
+def _named(scene: Scene, waits: list[Wait]) -> str:
+    """`: metrics.lock and buffer.lock`, where the source names all of them."""
+    known = [name for each in waits if each.user and (name := scene.sources.asked(each.user))]
+    return f": {' and '.join(dict.fromkeys(known))}" if len(known) == len(waits) else ""
 
 
 def _lock_name(scene: Scene, wait: Wait) -> str:

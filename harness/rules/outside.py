@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
-from harness.rules import lockfiles, say, working
+from harness.rules import flow, lockfiles, say, working
 from harness.rules.chain import connected, descendants, user_frames
 from harness.rules.progress import progress
 from harness.rules.runs import runs_again
@@ -33,7 +33,7 @@ def sockets(scene: Scene) -> Iterator[Finding]:
     """socket-read, socket-write, socket-connect and dns."""
     for chain, wait in ends(scene, "socket-read", "socket-write"):
         cause = wait.kind
-        peer, facts = _peer(wait)
+        peer, facts = _peer(scene, wait)
         verb = "send anything" if cause == "socket-read" else "take more data"
         yield say.finding(
             scene,
@@ -43,10 +43,15 @@ def sockets(scene: Scene) -> Iterator[Finding]:
             0.92 if peer else 0.75,
             f"{say.who(wait.thread)} waits for {peer or 'a peer'} to {verb}, at {say.place(wait.user)}.",
             evidence=facts,
-            next_steps=[f"see whether {peer or 'the peer'} is alive", "give the call a timeout, and retry"],
+            next_steps=[
+                f"see whether the peer is alive, and what it does: ss -tinp | grep -A1 {peer}"
+                if peer
+                else "see whether the peer is alive",
+                "give the call a timeout, and retry",
+            ],
         )
     for chain, wait in ends(scene, "socket-connect"):
-        peer, facts = _peer(wait)
+        peer, facts = _peer(scene, wait)
         yield say.finding(
             scene,
             chain,
@@ -154,12 +159,14 @@ def file_locks(scene: Scene) -> Iterator[Finding]:
             "hung",
             "file-lock",
             0.92 if held or wait.frame is not None else 0.8,
-            f"{say.who(wait.thread)} waits for the lock file "
-            f"{target or (near[0] if near else 'of this call')}, "
-            f"{held[0] if held else 'no live holder was found: it may be stale'}, at {say.place(wait.user)}.",
+            f"{say.who(wait.thread)} waits at {say.place(wait.user)} for the lock file "
+            f"{target or (near[0] if near else 'of this call')}: "
+            f"{held[0] if held else 'no live holder was found, it may be stale'}.",
             evidence=facts,
             next_steps=[
-                "see what the holder does" if held else "if no process uses it, remove the stale file"
+                f"see what the holder does: ps -fp {held[0].split()[1]}"
+                if held
+                else "if no process uses it, on other machines too, remove the stale file"
             ],
         )
 
@@ -284,7 +291,7 @@ def _name_servers(process: ProcessView) -> list[str]:
     return sorted({each.peer for each in sockets if each.peer.endswith(":53")})
 
 
-def _peer(wait: Wait) -> tuple[str, list[str]]:
+def _peer(scene: Scene, wait: Wait) -> tuple[str, list[str]]:
     socket = wait.socket
     if socket is None:
         return "", []
@@ -292,6 +299,14 @@ def _peer(wait: Wait) -> tuple[str, list[str]]:
     facts = [f"the socket to {socket.peer or socket.local} is {socket.state}; {queues}"]
     if socket.retransmits:
         facts.append(f"{socket.retransmits} retransmissions: the peer does not acknowledge")
+    moved = flow.traffic(scene, wait)
+    if moved is not None and wait.kind == "socket-read":
+        since = moved.since_received_seconds
+        came = "nothing has come" if not moved.received_bytes else "its last bytes came"
+        ago = f"for {since:.0f} s" if not moved.received_bytes else f"{since:.0f} s ago"
+        facts.append(f"{came} {ago}; {moved.received_bytes:,} bytes in all")
+    elif moved is not None and wait.kind == "socket-write":
+        facts.append(f"the peer has taken {moved.acknowledged_bytes:,} bytes in all")
     return socket.peer or socket.local, facts
 
 

@@ -64,13 +64,11 @@ def collectives(scene: Scene) -> Iterator[Finding]:
                 0.98 if _seen(each) else 0.7,
                 f"{say.who(chain.begin.thread)} never came to the "
                 f"{waiting[id(in_it[0].begin.thread.process)]} that "
-                f"{_names(in_it)} wait{'s' if len(in_it) == 1 else ''} in: it is at {say.place(where.user)}.",
+                f"{_names(in_it)} wait{'s' if len(in_it) == 1 else ''} in: "
+                f"it is at {say.place(where.user)}, and {say.doing(chain.end)}.",
                 evidence=[_stands(other, waiting) for other in in_it[:4]]
                 + [
-                    (
-                        f"{say.who(chain.begin.thread)} waits for {say.waits_for(chain.end)} at "
-                        f"{say.place(where.user)}"
-                    ),
+                    (f"{say.who(chain.begin.thread)} {say.doing(chain.end)} at {say.place(where.user)}"),
                     *flights.facts(scene),
                 ],
                 next_steps=["see the second finding: what holds the absent rank there"],

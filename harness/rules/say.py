@@ -77,6 +77,13 @@ def waits_for(wait: Wait) -> str:
     return words
 
 
+def doing(wait: Wait) -> str:
+    """`waits for data from a peer …`, or `works`."""
+    words = waits_for(wait)
+    works = words.removeprefix("nothing: it ")
+    return works if works != words else f"waits for {words}"
+
+
 def place(frame: Frame | None) -> str:
     """`loader.py:31 in fetch`."""
     return code.place(frame) if frame is not None else "an unknown line"
@@ -171,12 +178,12 @@ def stillness(scene: Scene, thread: ThreadView) -> tuple[str, ...]:
     facts = []
     if seen > 1 and thread.stood_still:
         facts.append(f"{seen} of {seen} samples over {scene.view.elapsed_seconds:.1f} s show the same lines")
-    if thread.cpu_cores is not None:
-        facts.append(f"{thread.name or 'the thread'} used {thread.cpu_cores * 100:.0f} % of a CPU")
     often, _, seconds = runs.counted(thread)
     if seconds > 0 and not often:
-        facts.append(f"it did not run once in the {seconds:.1f} s in which nothing of ours paused it")
-    elif seconds > 0 and runs.runs_again(thread):
+        facts.append(f"{who(thread)} did not run once between our looks ({seconds:.1f} s)")
+    elif thread.cpu_cores is not None:
+        facts.append(f"{who(thread)} used {thread.cpu_cores * 100:.0f} % of a CPU")
+    if runs.runs_again(thread) and scene.wait(thread).kind != "busy":
         facts.append(f"it woke up {often} times in {seconds:.1f} s")
     call = thread.syscall
     if call is not None and thread.same_syscall:
