@@ -242,6 +242,9 @@ def _operation(wait: Wait) -> str:
 
 def dead_ranks(scene: Scene) -> list[str]:
     """Ranks that are zombies, or gone, though they are known: by the tree, by their heartbeats."""
+    size, alive = world_size(scene), [each for each in scene.view.ranks if each.alive]
+    if size is not None and len(alive) >= size:
+        return []  # all are here: whatever ended beside them was no rank
     ended = [
         each
         for each in scene.view.processes
