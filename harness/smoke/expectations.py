@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.smoke import expect
+from harness.smoke import checks, expect, expect_steps
 from harness.smoke.yamlfile import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from harness.smoke.expect import Bound, Expectation
+    from harness.smoke.checks import Bound, Expectation
     from harness.smoke.yamlfile import Item
 
 STALLED = 124
@@ -50,11 +50,11 @@ def _loss(item: Item) -> list[Expectation]:
     keys = item.mapping(("finite", "falls_by", "ends_below"))
     found: list[Expectation] = []
     if "finite" not in keys or keys["finite"].boolean():
-        found.append(expect.LossFinite())
+        found.append(expect_steps.LossFinite())
     if "falls_by" in keys:
-        found.append(expect.LossFalls(by=_bound(keys["falls_by"])))
+        found.append(expect_steps.LossFalls(by=_bound(keys["falls_by"])))
     if "ends_below" in keys:
-        found.append(expect.LossEndsBelow(bound=_bound(keys["ends_below"])))
+        found.append(expect_steps.LossEndsBelow(bound=_bound(keys["ends_below"])))
     return found
 
 
@@ -62,7 +62,7 @@ def _learning_rate(item: Item) -> list[Expectation]:
     if not item.is_mapping:
         if item.text() != "scheduled":
             raise item.wrong(f"{item.text()!r} is no schedule", "Write scheduled, or the schedule's keys")
-        return [expect.LearningRate()]
+        return [expect_steps.LearningRate()]
     keys = item.mapping(("kind", "peak", "warmup", "total", "floor"))
     kind = keys["kind"].text() if "kind" in keys else "cosine"
     if kind not in ("cosine", "linear", "constant"):
@@ -73,7 +73,7 @@ def _learning_rate(item: Item) -> list[Expectation]:
     for name in ("peak", *(() if kind == "constant" else ("total",))):
         if name not in schedule:
             raise item.wrong(f"has no {name}", f"A {kind} schedule needs it")
-    return [expect.LearningRate(schedule=schedule)]
+    return [expect_steps.LearningRate(schedule=schedule)]
 
 
 def _incident(item: Item) -> list[Expectation]:
@@ -120,7 +120,7 @@ def _measured(item: Item) -> list[Expectation]:
 def _bound(item: Item) -> Bound:
     """A number, or `measured.NAME`."""
     text = item.text()
-    if text.startswith(expect.MEASURED) and len(text) > len(expect.MEASURED):
+    if text.startswith(checks.MEASURED) and len(text) > len(checks.MEASURED):
         return text
     return item.number()
 
@@ -134,10 +134,10 @@ _READERS: Mapping[str, Callable[[Item], list[Expectation]]] = {
     "ranks": lambda item: [expect.Ranks(count=item.count(1))],
     "loss": _loss,
     "learning_rate": _learning_rate,
-    "tokens_per_second": lambda item: [expect.TokensPerSecond(at_least=_bound(item))],
-    "gpu_memory": lambda item: [expect.GpuMemory(at_most_bytes=item.size())],
-    "memory": lambda item: [expect.HostMemory(at_most_bytes=item.size())],
-    "memory_growth": lambda item: [expect.MemoryGrowth(at_most_bytes=item.size())],
+    "tokens_per_second": lambda item: [expect_steps.TokensPerSecond(at_least=_bound(item))],
+    "gpu_memory": lambda item: [expect_steps.GpuMemory(at_most_bytes=item.size())],
+    "memory": lambda item: [expect_steps.HostMemory(at_most_bytes=item.size())],
+    "memory_growth": lambda item: [expect_steps.MemoryGrowth(at_most_bytes=item.size())],
     "scraped": _scraped,
     "files": lambda item: [expect.FileWritten(pattern=text) for text in item.texts()],
     "log_lacks": lambda item: [expect.LogLacks(pattern=each.pattern()) for each in item.sequence()],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.smoke.expect import Check
+    from harness.smoke.checks import Check
     from harness.smoke.observed import Scalar
 
 State: TypeAlias = Literal["passed", "failed", "skipped", "interrupted", "not run"]

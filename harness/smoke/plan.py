@@ -28,14 +28,14 @@ from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
 from harness.limits import Overrides
-from harness.smoke import expectations, yamlfile
+from harness.smoke import expectations, order, yamlfile
 from harness.smoke.expect import FileWritten, IncidentFound, LogHas, LogLacks
 from harness.smoke.yamlfile import PlanError, Values, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from harness.smoke.expect import Expectation
+    from harness.smoke.checks import Expectation
     from harness.smoke.yamlfile import Item
 
 DEFAULT_BUDGET_SECONDS = 300.0
@@ -150,10 +150,10 @@ def load(path: Path, settings: Mapping[str, str | tuple[str, ...]] | None = None
         raise PlanError(f"{path}: has no stages", remedy="Start from configs/smoke/cpu.yaml")
     budgets = root["budgets"].mapping() if "budgets" in root else {}
     stages = [stage for item in items for stage in _parse_stage(item, budgets)]
-    _check_names(stages, items, budgets)
-    families = _families(items, stages)
-    stages = [dataclasses.replace(stage, needs=_needs(stage, families)) for stage in stages]
-    _check_needs(stages)
+    order.check_names(stages, items, budgets)
+    families = order.families(items, stages)
+    stages = [dataclasses.replace(stage, needs=order.needs(stage, families)) for stage in stages]
+    order.check_needs(stages)
     _refuse_unused(root.get("values"), known)
     name = root["name"].text() if "name" in root else path.stem
     return Plan(path=str(path), name=name, stages=tuple(stages))
@@ -273,80 +273,6 @@ def _word(item: Item, part: str) -> tuple[str, ...]:
 
     node = yaml.ScalarNode(tag="tag:yaml.org,2002:str", value=part)
     return dataclasses.replace(item, node=node).words()
-
-
-def _check_names(stages: Sequence[Stage], items: Sequence[Item], budgets: Mapping[str, Item]) -> None:
-    seen: dict[str, Stage] = {}
-    for stage in stages:
-        if stage.name in seen:
-            raise PlanError(
-                f"{stage.file}:{stage.line}: {stage.name}: is given twice, the first time at line "
-                f"{seen[stage.name].line}",
-                remedy="Rename one",
-            )
-        seen[stage.name] = stage
-    names = [item.mapping()["name"].text() for item in items]
-    for name, budget in budgets.items():
-        if name not in names:
-            raise budget.wrong("no such stage", nearest(name, names))
-
-
-def _families(items: Sequence[Item], stages: Sequence[Stage]) -> dict[str, tuple[str, ...]]:
-    """By the name in the file: the stages made of it."""
-    found: dict[str, tuple[str, ...]] = {}
-    for item in items:
-        name = item.mapping()["name"].text()
-        found[name] = tuple(
-            stage.name for stage in stages if (stage.file, stage.line) == (item.file, item.line)
-        )
-    return found
-
-
-def _needs(stage: Stage, families: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    found: list[str] = []
-    for name in stage.needs:
-        if name not in families:
-            raise PlanError(
-                f"{stage.file}:{stage.line}: {stage.name}.needs: no stage {name!r}",
-                remedy=nearest(name, families),
-            )
-        found.extend(families[name])
-    return tuple(found)
-
-
-def _check_needs(stages: Sequence[Stage]) -> None:
-    """No cycle; and what is needed stands before."""
-    needs = {stage.name: stage.needs for stage in stages}
-    order = {stage.name: number for number, stage in enumerate(stages)}
-    for stage in stages:
-        cycle = _cycle(stage.name, needs)
-        if cycle:
-            raise PlanError(
-                f"{stage.file}:{stage.line}: {stage.name}.needs: a circle: {' → '.join(cycle)}",
-                remedy="Remove one of these",
-            )
-    for stage in stages:
-        later = next((name for name in stage.needs if order[name] > order[stage.name]), None)
-        if later is not None:
-            raise PlanError(
-                f"{stage.file}:{stage.line}: {stage.name}.needs: {later} stands after it",
-                remedy=f"Move {later} up: stages run in the order of the file",
-            )
-
-
-def _cycle(start: str, needs: Mapping[str, Sequence[str]]) -> list[str]:
-    """A way from `start` back to it, if there is one."""
-    ways = [[start]]
-    seen: set[str] = set()
-    while ways:
-        way = ways.pop()
-        for name in needs[way[-1]]:
-            if name == start:
-                return [*way, name]
-            if name not in seen:
-                seen.add(name)
-                ways.append([*way, name])
-    return []
 
 
 def _scaled_stall(stall: str, factor: float) -> str:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
+    from harness.smoke.checks import Check
     from harness.smoke.execution import Ran
-    from harness.smoke.expect import Check
     from harness.smoke.observe import Moment
     from harness.smoke.plan import Plan, Stage
 

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from harness.schedules import scheduled_rate
-from harness.smoke import expect
+from harness.smoke import expect, expect_steps
 from harness.smoke.observed import Observed, Row, SeenIncident
 
 SCHEDULE = {"kind": "cosine", "peak": 2e-4, "warmup": 2000, "total": 50000, "floor": 0.1}
@@ -60,62 +60,72 @@ STALL = SeenIncident(cause="socket-read", headline="h", found_after_seconds=9.0,
         ),
         (expect.StepReached(step=20), {"rows": rows(FALLING)}, {}, "no step was reported"),
         (expect.Ranks(count=2), {"ranks": 2}, {"ranks": 1}, "1 took part"),
-        (expect.LossFinite(), {"rows": rows(FALLING)}, {"rows": rows((5.0, math.nan))}, "nan at step 2"),
-        (expect.LossFinite(), {"rows": rows(FALLING)}, {}, "no loss was reported"),
         (
-            expect.LossFalls(by=1.0),
+            expect_steps.LossFinite(),
+            {"rows": rows(FALLING)},
+            {"rows": rows((5.0, math.nan))},
+            "nan at step 2",
+        ),
+        (expect_steps.LossFinite(), {"rows": rows(FALLING)}, {}, "no loss was reported"),
+        (
+            expect_steps.LossFalls(by=1.0),
             {"rows": rows(FALLING)},
             {"rows": rows([5.0] * 20)},
             "0 (5 → 5), expected at least 1",
         ),
-        (expect.LossFalls(by=1.0), {"rows": rows(FALLING)}, {"rows": rows(FALLING[::-1])}, "-1.7"),
-        (expect.LossFalls(by=1.0), {"rows": rows(FALLING)}, {"rows": rows([5.0] * 19 + [math.nan])}, "nan"),
-        (expect.LossFalls(by=1.0), {"rows": rows(FALLING)}, {"rows": rows([5.0])}, "too few steps"),
+        (expect_steps.LossFalls(by=1.0), {"rows": rows(FALLING)}, {"rows": rows(FALLING[::-1])}, "-1.7"),
         (
-            expect.LossEndsBelow(bound=4.0),
+            expect_steps.LossFalls(by=1.0),
+            {"rows": rows(FALLING)},
+            {"rows": rows([5.0] * 19 + [math.nan])},
+            "nan",
+        ),
+        (expect_steps.LossFalls(by=1.0), {"rows": rows(FALLING)}, {"rows": rows([5.0])}, "too few steps"),
+        (
+            expect_steps.LossEndsBelow(bound=4.0),
             {"rows": rows(FALLING)},
             {"rows": rows([5.0])},
             "5 at step 1, expected below 4",
         ),
         (
-            expect.TokensPerSecond(at_least=900),
+            expect_steps.TokensPerSecond(at_least=900),
             {"rows": rows(FALLING)},
             {"rows": rows(FALLING, seconds=15.0)},
             "7, expected at least 900",
         ),
         (
-            expect.TokensPerSecond(at_least=900),
+            expect_steps.TokensPerSecond(at_least=900),
             {"rows": rows(FALLING)},
             {"rows": rows(FALLING, tokens=None)},
             "no step with its tokens",
         ),
         (
-            expect.HostMemory(at_most_bytes=10**9),
+            expect_steps.HostMemory(at_most_bytes=10**9),
             {"resident_peak_bytes": 10**8},
             {"resident_peak_bytes": 2 * 10**9},
             "2.0 GB at its peak, expected at most 1.0 GB",
         ),
-        (expect.HostMemory(at_most_bytes=10**9), {"resident_peak_bytes": 10**8}, {}, "it was not seen"),
+        (expect_steps.HostMemory(at_most_bytes=10**9), {"resident_peak_bytes": 10**8}, {}, "it was not seen"),
         (
-            expect.GpuMemory(at_most_bytes=10**9),
+            expect_steps.GpuMemory(at_most_bytes=10**9),
             {"gpu_peak_bytes": 10**8},
             {"gpu_peak_bytes": 2 * 10**9},
             "2.0 GB",
         ),
         (
-            expect.MemoryGrowth(at_most_bytes=10**7),
+            expect_steps.MemoryGrowth(at_most_bytes=10**7),
             {"resident_bytes": (10**9,) * 16},
             {"resident_bytes": tuple(n * 10**7 for n in range(16))},
             "80.0 MB on the host",
         ),
         (
-            expect.MemoryGrowth(at_most_bytes=10**7),
+            expect_steps.MemoryGrowth(at_most_bytes=10**7),
             {"resident_bytes": (10**9,) * 16},
             {"gpu_bytes": tuple(n * 10**7 for n in range(16))},
             "on the GPU",
         ),
         (
-            expect.MemoryGrowth(at_most_bytes=10**7),
+            expect_steps.MemoryGrowth(at_most_bytes=10**7),
             {"resident_bytes": (10**9,) * 16},
             {"resident_bytes": (1, 2)},
             "2 samples while it trained",
@@ -174,13 +184,13 @@ STALL = SeenIncident(cause="socket-read", headline="h", found_after_seconds=9.0,
             "n: no, expected yes",
         ),
         (
-            expect.TokensPerSecond(at_least="measured.floor"),
+            expect_steps.TokensPerSecond(at_least="measured.floor"),
             {"rows": rows(FALLING), "measured": {"floor": 900}},
             {"rows": rows(FALLING), "measured": {"floor": 1100}},
             "1,000, expected at least 1,100",
         ),
         (
-            expect.TokensPerSecond(at_least="measured.floor"),
+            expect_steps.TokensPerSecond(at_least="measured.floor"),
             {"rows": rows(FALLING), "measured": {"floor": 900}},
             {"rows": rows(FALLING)},
             "measured.floor, which was not measured",
@@ -197,7 +207,7 @@ def test_each_passes_and_fails_and_says_what_was_seen(expectation, good, bad, sa
 def test_the_m7c_case_lr_at_step_1_of_warmup_2000_is_as_scheduled():
     found = rows([5.0] * 30)
     assert found[0].learning_rate == pytest.approx(1e-7)
-    check = expect.LearningRate().check(seen(rows=found, schedule=SCHEDULE))
+    check = expect_steps.LearningRate().check(seen(rows=found, schedule=SCHEDULE))
     assert check.passed
     assert check.seen == "as scheduled at all of 30 steps"
 
@@ -212,7 +222,7 @@ def test_the_m7c_case_lr_at_step_1_of_warmup_2000_is_as_scheduled():
     ],
 )
 def test_one_step_off_schedule_is_found(rate, said):
-    check = expect.LearningRate().check(seen(rows=rows([5.0] * 30, rate=rate), schedule=SCHEDULE))
+    check = expect_steps.LearningRate().check(seen(rows=rows([5.0] * 30, rate=rate), schedule=SCHEDULE))
     assert not check.passed
     assert check.seen.startswith(said)
 
@@ -220,7 +230,7 @@ def test_one_step_off_schedule_is_found(rate, said):
 def test_a_schedule_of_the_plan_comes_before_the_declared_one():
     steps = rows([5.0] * 30)
     other = {**SCHEDULE, "peak": 1e-3}
-    assert not expect.LearningRate(schedule=other).check(seen(rows=steps, schedule=SCHEDULE)).passed
-    assert not expect.LearningRate().check(seen(rows=steps)).passed
-    assert "no schedule was declared" in expect.LearningRate().check(seen(rows=steps)).seen
-    assert "no learning rate" in expect.LearningRate().check(seen(schedule=SCHEDULE)).seen
+    assert not expect_steps.LearningRate(schedule=other).check(seen(rows=steps, schedule=SCHEDULE)).passed
+    assert not expect_steps.LearningRate().check(seen(rows=steps)).passed
+    assert "no schedule was declared" in expect_steps.LearningRate().check(seen(rows=steps)).seen
+    assert "no learning rate" in expect_steps.LearningRate().check(seen(schedule=SCHEDULE)).seen

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
-from harness.smoke import expect, plan
+from harness.smoke import expect, expect_steps, plan
 from tests.support.env import REPOSITORY
 
 ONE = "stages:\n  - name: a\n    command: 'true'\n"
@@ -164,8 +164,8 @@ def test_an_included_file_comes_first_and_its_values_can_be_replaced(tmp_path: P
 
 def test_what_is_none_is_not_expected(tmp_path: Path) -> None:
     (found,) = load(tmp_path, expected("gpu_memory: none", "memory: 1 GB")).stages
-    assert expect.HostMemory(at_most_bytes=2**30) in found.expectations
-    assert not any(isinstance(each, expect.GpuMemory) for each in found.expectations)
+    assert expect_steps.HostMemory(at_most_bytes=2**30) in found.expectations
+    assert not any(isinstance(each, expect_steps.GpuMemory) for each in found.expectations)
 
 
 def test_success_and_no_stall_are_expected_unless_it_is_said_otherwise(tmp_path: Path) -> None:
