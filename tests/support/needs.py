@@ -35,6 +35,8 @@ _MODULES = (
     "filelock",
     "fsspec",
     "grafana_foundation_sdk",
+    "lightning",
+    "trl",
 )
 # Test modules of which nothing runs without one of _MODULES.
 REQUIRING: set[str] = set()

@@ -1,0 +1,57 @@
+"""TRL's SFTTrainer on a model of a few numbers and a tokenizer made in place; prints, as JSON, what it logs of each step."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+WORDS = "a quick brown fox jumps over the lazy dog and runs away".split()
+
+
+class Print(TrainerCallback):
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in logs:
+            print(json.dumps([state.global_step, logs["loss"], logs["learning_rate"], logs["grad_norm"]]))
+
+
+def main():
+    torch.manual_seed(0)
+    vocabulary = {word: number for number, word in enumerate(["<pad>", "<end>", *WORDS])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>")
+    size = {"n_layer": 1, "n_head": 2, "n_embd": 16, "n_positions": 32}
+    config = GPT2Config(**size, vocab_size=len(vocabulary), eos_token_id=1, bos_token_id=1)
+    texts = [" ".join((WORDS * 3)[at % 12 : at % 12 + 4 + at % 8]) for at in range(48)]
+    arguments = SFTConfig(
+        "out",
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        max_steps=6,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+    )
+    trainer = SFTTrainer(
+        GPT2LMHeadModel(config),
+        arguments,
+        train_dataset=Dataset.from_dict({"text": texts}),
+        processing_class=wrapped,
+        callbacks=[Print()],
+    )
+    trainer.train()
+
+
+if __name__ == "__main__":
+    main()
