@@ -52,6 +52,17 @@
 
   // Over time there is one table; over steps one per lap, for there they overlap, in two where a later lap did
   // its last steps again. A hole is a null between.
+  // A value that not every row has (memory is read twice a second) leaves no hole, but where it stays away.
+  const BRIDGED = 20;
+  const bridged = (column, bad) => {
+    const found = column.slice();
+    for (let i = 0, begin = 0; i < found.length; i += 1) {
+      if (present(column[i])) { begin = i + 1; continue; }
+      if (i + 1 < column.length && !present(column[i + 1])) continue;
+      if (i + 1 - begin <= BRIDGED) for (let n = begin; n <= i; n += 1) if (!bad.has(n)) found[n] = undefined;
+    }
+    return found;
+  };
   const tables = (chart, lines) => {
     const whole = mode === "time" || all.laps.length === 1;
     const parts = whole ? [[0, axis().length, true]] : all.laps.flatMap(([begin, end], n) => {
@@ -63,7 +74,9 @@
     });
     const begins = new Set(whole ? all.laps.map((lap) => lap[0]) : []);
     return parts.map(([begin, end, kept]) => {
-      const x = [], columns = lines.flatMap((line) => line.low ? [line.high, line.low, line.mean] : [line.mean]);
+      const x = [], bad = new Set(chart.bad);
+      const columns = lines.flatMap((line) => line.low ? [line.high, line.low, line.mean] : [line.mean])
+        .map((column) => bridged(column, bad));
       const out = columns.map(() => []);
       for (let i = begin; i < end; i += 1) {
         if (i > begin && (gaps.has(i) || begins.has(i))) {
@@ -71,7 +84,7 @@
           out.forEach((column) => column.push(null));
         }
         x.push(axis()[i]);
-        columns.forEach((column, c) => out[c].push(positive(chart) && !(column[i] > 0) ? null : column[i]));
+        columns.forEach((column, c) => out[c].push(positive(chart) && column[i] <= 0 ? null : column[i]));
       }
       return { x, out, kept };
     });
