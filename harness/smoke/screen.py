@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _REFRESH_SECONDS = 0.5
 _PLAIN_SECONDS = 15.0
 _NARROW = 60
+_LEAST_WIDTH = 30
 _MARKS = {
     "passed": ("✓", "green"),
     "failed": ("✗", "bold red"),
@@ -191,7 +192,9 @@ class LiveTable:
 
     def _table(self, *, whole: bool = False) -> Table:
         width = self._console.width
-        table = Table(box=None, padding=(0, 1, 0, 0), expand=True, header_style="dim", pad_edge=False)
+        # Room for the "^C" that the terminal writes behind it: a line more would be left standing.
+        room = max(_LEAST_WIDTH, width - len("^C") - 1)
+        table = Table(box=None, padding=(0, 1, 0, 0), width=room, header_style="dim", pad_edge=False)
         table.add_column("", width=1, no_wrap=True)
         table.add_column("stage", no_wrap=True)
         table.add_column("time", justify="right", no_wrap=True)
