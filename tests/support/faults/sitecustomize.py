@@ -43,11 +43,9 @@ def loop_over_positions(module):
         size = self.model.nsa.select_block
         for row_SS in mask[:, 0]:
             for row_S in row_SS:
-                blocks = torch.unique(row_S.nonzero().flatten() // size)
-                keys = torch.cat(
-                    [torch.arange(block * size, (block + 1) * size) for block in blocks.tolist()]
-                )
-                for head in range(self.heads // self.groups):
+                for head in range(self.heads):
+                    blocks = torch.unique(row_S.nonzero().flatten() // size).tolist()
+                    keys = torch.cat([torch.arange(block * size, (block + 1) * size) for block in blocks])
                     (q_BHSK[0, head, 0] * keys[:1]).softmax(dim=-1).max().item()
         return mask
 
