@@ -142,7 +142,9 @@ class TokensPerSecond:
             passed=missing is None and bool(rates) and median(rates) >= wanted,
             seen=f"{median(rates):,.0f}" if rates else "no step with its tokens was reported",
             expected=missing or f"at least {wanted:,.0f}",
-            remedy="See where a step's time goes: metrics.jsonl has its phases",
+            remedy="Its log says why; or give the plan a number instead"
+            if missing
+            else "See where a step's time goes: metrics.jsonl has its phases",
         )
 
 
