@@ -295,11 +295,10 @@ def failure_rows(report: Report) -> list[tuple[str, str]]:
     rows = [("first", f"{first.name}: {single_line(first.reason)}")]
     if first.remedy:
         rows.append(("do", single_line(first.remedy)))
-    rows.extend(
-        ("also", single_line(check.sentence))
-        for check in first.checks
-        if not check.passed and check.what != "exit" and check.sentence not in first.reason
-    )
+    if all(check.passed for check in first.checks if check.what == "exit"):
+        # Of a command that died, the rest only follows.
+        failed = [check.sentence for check in first.checks if not check.passed]
+        rows.extend(("also", single_line(each)) for each in failed if each not in first.reason)
     if first.log:
         rows.append(("log", first.log))
     rows.append(("again", f"{report.again} --from {first.name}"))
