@@ -1,4 +1,6 @@
-"""A loop as in Accelerate's own guide: accumulation, clipping, a schedule; prints, as JSON, what it sees of each step.
+"""A loop as in Accelerate's own guide: accumulation, clipping, a schedule.
+
+Prints, as JSON, rank, step, mean loss, rate and norm of each step.
 
 python accelerate_loop.py [--stall-at STEP], or accelerate launch … accelerate_loop.py
 """

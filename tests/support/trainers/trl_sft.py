@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer on a model of a few numbers and a tokenizer made in place; prints, as JSON, what it logs of each step."""
+"""TRL's SFTTrainer on a model of a few numbers and a tokenizer made in place; prints, as JSON, what it logs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-WORDS = "a quick brown fox jumps over the lazy dog and runs away".split()
+WORDS = ["a", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "and", "runs", "away"]
 
 
 class Print(TrainerCallback):
@@ -41,7 +41,7 @@ def main():
         disable_tqdm=True,
         use_cpu=True,
         bf16=False,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
     )
     trainer = SFTTrainer(
         GPT2LMHeadModel(config),
