@@ -13,7 +13,6 @@ import torch
 from torch.utils.data import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
-
 BATCH, ACCUMULATED = 4, 2
 
 

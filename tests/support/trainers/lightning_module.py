@@ -1,4 +1,4 @@
-"""Lightning's Trainer on a model of a few numbers; prints, as JSON, what it gives its loggers.
+"""Lightning's Trainer on a model of a few numbers; prints, as JSON, what it gives its loggers and callbacks.
 
 python lightning_module.py [--stall-at STEP] [--devices N] [--accumulate N]
 """
@@ -52,6 +52,12 @@ class Model(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class Losses(L.Callback):
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        if trainer.is_global_zero:
+            print(json.dumps({"divided": outputs["loss"].item()}), flush=True)
+
+
 class Print(Logger):
     name = version = "print"
 
@@ -80,7 +86,7 @@ def main():
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         logger=Print(),
-        callbacks=[LearningRateMonitor("step")],
+        callbacks=[LearningRateMonitor("step"), Losses()],
         enable_progress_bar=False,
         enable_model_summary=False,
     )

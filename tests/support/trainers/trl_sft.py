@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer on a model of a few numbers and a tokenizer made in place; prints, as JSON, what it logs."""
+"""TRL's SFTTrainer on a model of a few numbers, with a tokenizer made in place; prints, as JSON, its log."""
 
 from __future__ import annotations
 
