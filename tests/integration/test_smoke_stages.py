@@ -34,8 +34,8 @@ PLAN = REPOSITORY / "configs" / "smoke" / "cpu.yaml"
 GPU_PLAN = PLAN.with_name("gpu.yaml")
 FAULTS = REPOSITORY / "tests" / "support" / "faults"
 SETTINGS = {
-    "train_steps": "120",
-    "train": "[--set, train.steps=120, --set, schedule.warmup_steps=20, --set, eval.every=0]",
+    "train_steps": "80",
+    "train": "[--set, train.steps=80, --set, schedule.warmup_steps=20, --set, eval.every=0]",
     "overfit": "[--set, train.micro_batch=1, --steps, '150']",
     "few_steps": "[]",
     "two_ranks": "[--set, train.steps=6]",
@@ -202,11 +202,11 @@ PLANTED = {
     ),
     "a rank that never comes": Fault(
         "distributed", ("stalled · HUNG · collective-straggler",),
-        code="second-rank-sleeps", settings={"stall": "4"},
+        code="second-rank-sleeps", settings={"stall": "2"},
     ),
     "a harness that notices nothing": Fault(
         "stall-drill", ("incident: none was opened, expected socket-read",), "ptrace",
-        code="notices-nothing", settings={"few_steps": "[--set, data.stall_timeout_seconds=10]"},
+        code="notices-nothing", settings={"few_steps": "[--set, data.stall_timeout_seconds=4]"},
     ),
 }  # fmt: skip
 
