@@ -113,7 +113,7 @@ def of_two_ranks(run_dir: Path, *, told_by_launcher: bool = True) -> list[Any]:
         rows, stages, beat = auto.recorded(run_dir, rank)
         assert (beat.rank, beat.world_size) == (rank, 2)
         joining = ["import", "distributed"] if told_by_launcher or rank == 0 else []
-        assert in_order(stages, *joining, "first_batch", "train", "checkpoint")
+        assert in_order(stages, *joining, "first_batch", "train")
         found.append(rows)
     assert sorted(path.name for path in (run_dir / "ranks").iterdir()) == ["00000.beat", "00001.beat"]
     return found
@@ -132,14 +132,21 @@ def test_accelerate_launch_starts_two_ranks(tmp_path):
         assert found == [each for each in logged(done.stdout) if each[0] == rank]
 
 
-@pytest.mark.needs("transformers", "accelerate")
-def test_hugging_face_under_torchrun(tmp_path):
-    """It logs the mean over the ranks; each rank's record has its own loss."""
-    command = (TORCHRUN, "--standalone", "--nproc-per-node", "2", HF)
+@pytest.mark.parametrize(
+    ("program", "steps"),
+    [
+        pytest.param(HF, 12, marks=pytest.mark.needs("transformers", "accelerate"), id="hugging-face"),
+        pytest.param(TRL, 6, marks=pytest.mark.needs("trl"), id="trl"),
+    ],
+)
+def test_hugging_face_and_trl_under_torchrun(program, steps, tmp_path):
+    """They log the mean over the ranks; each rank's record has its own loss."""
+    command = (TORCHRUN, "--standalone", "--nproc-per-node", "2", program)
     done = auto.run(*command, env=auto.environment(tmp_path / "run"), cwd=tmp_path)
     one, other = of_two_ranks(tmp_path / "run")
     said = {each[0]: each[1:] for each in logged(done.stdout) if isinstance(each, list)}
-    assert sorted(said) == [row.step for row in one] == [row.step for row in other] == list(range(1, 13))
+    assert sorted(said) == [row.step for row in one] == [row.step for row in other]
+    assert len(one) == steps
     for row, its in zip(one, other, strict=True):
         assert row.loss != its.loss
         found = [(row.loss + its.loss) / 2, row.learning_rates[0], row.grad_norm]
@@ -190,6 +197,7 @@ def last_step(program: str, log: str) -> int:
         pytest.param(HF, marks=pytest.mark.needs("transformers", "accelerate"), id="hugging-face"),
         pytest.param(ACCELERATE, marks=pytest.mark.needs("accelerate"), id="accelerate"),
         pytest.param(LIGHTNING, marks=pytest.mark.needs("lightning"), id="lightning"),
+        pytest.param(TRL, marks=pytest.mark.needs("trl"), id="trl"),
     ],
 )
 def test_a_stall_in_its_data_is_shown_at_the_line_and_the_step(program, start):
@@ -205,7 +213,8 @@ def test_a_stall_in_its_data_is_shown_at_the_line_and_the_step(program, start):
 
     opened = wait_for(found, auto.DEADLINE_SECONDS, f"an incident at {place}")
     assert (opened["stage"], opened["phase"]) == ("train", "data")
-    assert opened["step"] == last_step(program, run.log()) >= 2  # batches are fetched ahead of their step
+    # All but Lightning fetch a batch ahead: the one after the fourth step's, as its last begins.
+    assert opened["step"] == last_step(program, run.log()) == (4 if program == LIGHTNING else 3)
 
 
 # ── the page ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,8 +1,13 @@
-"""TRL's SFTTrainer on a model of a few numbers, with a tokenizer made in place; prints, as JSON, its log."""
+"""TRL's SFTTrainer on a model of a few numbers, with a tokenizer made in place; prints, as JSON, its log.
+
+python trl_sft.py [--stall-at STEP]
+"""
 
 from __future__ import annotations
 
 import json
+import sys
+import time
 
 import torch
 from datasets import Dataset
@@ -15,10 +20,27 @@ from trl import SFTConfig, SFTTrainer
 WORDS = ["a", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "and", "runs", "away"]
 
 
+BATCH, ACCUMULATED = 4, 2
+
+
+class Collator:
+    """Its own, which stops after so many batches."""
+
+    def __init__(self, collate, stall_at):
+        self.collate, self.stall_at, self.batches = collate, stall_at, 0
+
+    def __call__(self, examples):
+        if self.batches >= self.stall_at * ACCUMULATED:
+            time.sleep(600)  # the planted line
+        self.batches += 1
+        return self.collate(examples)
+
+
 class Print(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs:
-            print(json.dumps([state.global_step, logs["loss"], logs["learning_rate"], logs["grad_norm"]]))
+            said = [state.global_step, logs["loss"], logs["learning_rate"], logs["grad_norm"]]
+            print(json.dumps(said), flush=True)
 
 
 def main():
@@ -32,8 +54,8 @@ def main():
     texts = [" ".join((WORDS * 3)[at % 12 : at % 12 + 4 + at % 8]) for at in range(48)]
     arguments = SFTConfig(
         "out",
-        per_device_train_batch_size=4,
-        gradient_accumulation_steps=2,
+        per_device_train_batch_size=BATCH,
+        gradient_accumulation_steps=ACCUMULATED,
         max_steps=6,
         logging_steps=1,
         save_strategy="no",
@@ -50,6 +72,8 @@ def main():
         processing_class=wrapped,
         callbacks=[Print()],
     )
+    if "--stall-at" in sys.argv:
+        trainer.data_collator = Collator(trainer.data_collator, int(sys.argv[-1]))
     trainer.train()
 
 
