@@ -18,6 +18,11 @@ Owner: TypeAlias = Literal["user", "package", "stdlib", "native"]
 
 # Console scripts (bin/torchrun) are a package's too: no one writes code without a suffix into bin.
 _PACKAGES = re.compile(r"/(site|dist)-packages/|/bin/[^/.]+$")
+# What libraries write and then run: inductor's wrappers (in any cache folder), FX graphs, generated methods.
+_GENERATED = re.compile(
+    r"(^|/)[a-z0-9]{2}/c[a-z2-7]{51}\.py$"
+    r"|^<(eval_with_key|__array_function__|attrs generated|decorator-gen|lambdifygenerated)"
+)
 # CPython installs its library as lib/python3.N; conda, pyenv, uv, Debian and framework builds keep that part.
 # Our own hooks and what they call stand between a user's line and the library that it called.
 _HOOKS = re.compile(r"/harness/(auto/\w+|emit|record|place|values)\.py$")
@@ -30,7 +35,7 @@ def owner(frame: Frame) -> Owner:
         return "native"
     if frame.file.startswith("<frozen"):
         return "stdlib"
-    if _PACKAGES.search(frame.file) or is_hook(frame):
+    if _PACKAGES.search(frame.file) or is_hook(frame) or is_generated(frame):
         return "package"
     return "stdlib" if _STDLIB.search(frame.file) else "user"
 
@@ -38,6 +43,11 @@ def owner(frame: Frame) -> Owner:
 def is_hook(frame: Frame) -> bool:
     """Whether it is a frame of `harness.auto` or `harness.emit`, which the trainer did not ask for."""
     return _HOOKS.search(frame.file) is not None
+
+
+def is_generated(frame: Frame) -> bool:
+    """Whether it is code that a library wrote while the program ran."""
+    return _GENERATED.search(frame.file) is not None
 
 
 def blamed(frames: Sequence[Frame]) -> Frame | None:

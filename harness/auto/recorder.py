@@ -23,7 +23,7 @@ from time import monotonic
 from harness import wire
 from harness.auto import clockwork, reading
 from harness.auto.clockwork import StepClock
-from harness.auto.reading import Late, Reader
+from harness.auto.steps import Steps, was_skipped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,13 +31,9 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any, Concatenate, ParamSpec, TypeVar
 
-    from harness.auto.reading import Scalar
-
     P = ParamSpec("P")
     R = TypeVar("R")
 
-_MAX_PENDING = 8  # rows whose values are still on their way from a device
-_PATIENCE_STEPS = 64  # of other optimizers, before one of them leads
 _PATIENCE_BACKWARDS = 1024  # without a step: its steps are hidden from us
 
 
@@ -67,40 +63,16 @@ class Scope:
         self.name, self.handle, self.entered = name, handle, entered
 
 
-class _Row:
-    """A step that was done, and values of which some may still be on their way."""
-
-    __slots__ = ("losses", "norm", "number", "phase_seconds", "rates", "tokens")
-
-    def __init__(self, number: int, losses: "list[Scalar]", norm: "Scalar") -> None:
-        self.number, self.losses, self.norm = number, losses, norm
-        self.rates: list[float] | None = None
-        self.tokens: int | None = None
-        self.phase_seconds: dict[str, float] = {}
-
-    def complete(self) -> bool:
-        """Whether every value is here."""
-        return all(_arrived(each) for each in self.losses) and _arrived(self.norm)
-
-    def loss(self) -> float | None:
-        """The sum of what `backward` was called on; None where a part of it is not known."""
-        values = [_value(each) for each in self.losses]
-        known = [value for value in values if value is not None]
-        return sum(known) if known and len(known) == len(values) else None
-
-
 class Recorder:
     """One process, as its hooks see it."""
 
     def __init__(self, emit: "ModuleType | Any") -> None:
         self._emit = emit
         self.on = True
-        self.reader = Reader()
         self._thread = get_ident()
         self._base = wire.COMMAND_STAGE
         self._scopes: list[Scope] = []
         self._clock = StepClock(monotonic())
-        self._last = ""  # the phase that the last event began
         self._phase: str | None = None
         self._claimed = False
         self._asleep = False
@@ -111,21 +83,10 @@ class Recorder:
         self._stepping: int | None = None
         self._batches = False
         self._backwards = 0
-        self._optimizers = 0
-        self._leader: weakref.ref[Any] | None = None
-        self._fresh: list[weakref.ref[Any]] = []  # made since the leader stepped: another training begins
-        self._others = 0
-        self._steps = 0  # of any optimizer
-        self._seen: set[int] = set()  # which have stepped since the leader leads
-        self._losses: list[Scalar] = []
-        self._norms: list[Scalar] = []
-        self._rates: list[float] | None = None
-        self._scaling: tuple[weakref.ref[Any], Any] | None = None
-        self._scaled = False
-        self._tokens: int | None = None
-        self._pending: list[_Row] = []
+        self._steps = Steps()
+        self._ended = 0  # steps of any optimizer
+        self._stale = False  # the step under way may have failed
         self._rows = 0
-        self._number = 0
         self._at_finish = False
         self.number: Callable[[], int] | None = None  # a framework's own count of steps done
 
@@ -152,7 +113,7 @@ class Recorder:
             self.on, self._asleep = False, True
             self._claimed = self._waiting = self._in_backward = self._batches = False
             self._base, self._stepping = wire.COMMAND_STAGE, None
-            self._scopes, self._pending = [], []
+            self._scopes, self._steps = [], Steps()
 
     def wake(self) -> None:
         """It joins a process group: it is a rank."""
@@ -164,7 +125,7 @@ class Recorder:
         """The trainer speaks for itself from here on: as if it had begun the record."""
         if self.on:
             self.on = False
-            self._pending = []
+            self._steps.pending.clear()
             while self._scopes:
                 self._scopes.pop().handle.__exit__(None, None, None)
             if self._base == wire.COMMAND_STAGE:
@@ -254,7 +215,6 @@ class Recorder:
             self._emit.progress()
             return False
         self._clock.account(phase, monotonic())
-        self._last = begins or ""
         self._phase = begins
         self._emit.phase(begins)
         return True
@@ -265,8 +225,8 @@ class Recorder:
         if self._waiting or get_ident() != self._thread:
             return False
         self._waiting = True
-        self._stepping = None  # a step that failed halfway has no end
-        if self._pending:
+        self._stale = True  # a step that failed halfway has no end
+        if self._steps.pending:
             self._flush(wait=True)
         if self._base == "train":
             self._event(clockwork.OTHER, clockwork.DATA)
@@ -293,13 +253,13 @@ class Recorder:
         if self._in_backward or self._is_hidden():
             return False
         if self._base != "train":
-            if self._optimizers == 0 or self._backwards > _PATIENCE_BACKWARDS:
+            if self._steps.made == 0 or self._backwards > _PATIENCE_BACKWARDS:
                 return False
             self._begin_training()
         if get_ident() != self._thread:
             return False
         self._in_backward = True
-        if self._pending:
+        if self._steps.pending:
             self._flush(wait=True)
         self._backwards += 1
         if self._backwards > _PATIENCE_BACKWARDS:
@@ -307,7 +267,7 @@ class Recorder:
         if self._stepping is not None:
             self._inner += 1
         if gradients is None:
-            self._note_loss(tensors)
+            self._steps.note_loss(tensors)
         self._event(clockwork.FORWARD, clockwork.BACKWARD)
         return True
 
@@ -319,50 +279,33 @@ class Recorder:
         if self._stepped_inside:
             inside = [each() for each in self._stepped_inside]
             self._stepped_inside = []
-            leader = self._leader() if self._leader is not None else None
             if well:
-                self._complete(leader if any(each is leader for each in inside) else inside[0])
-
-    def _note_loss(self, tensors: "Any") -> None:
-        if isinstance(tensors, tuple | list) and len(tensors) == 1:
-            tensors = tensors[0]
-        scaling, self._scaling = self._scaling, None
-        if scaling is not None and scaling[0]() is tensors:
-            self._losses.append(self.reader.scalar(scaling[1]))
-        elif self._scaled:
-            self._losses.append(None)  # scaled by something that we did not see
-        else:
-            self._losses.append(self.reader.scalar(tensors))
+                self._complete(self._steps.leading(inside))
 
     @guarded
     def scaled(self, outputs: "Any", result: "Any") -> None:
         """A GradScaler made `result` of `outputs`."""
         if result is not outputs and get_ident() == self._thread:
-            self._scaled = True
-            if hasattr(outputs, "detach"):
-                self._scaling = (weakref.ref(result), outputs.detach())
+            self._steps.note_scaled(outputs, result)
 
     @guarded
     def clipped(self, norm: "Any") -> None:
         """What a `clip_grad_norm_` returned."""
         if get_ident() == self._thread and self._base == "train":
-            self._norms.append(self.reader.scalar(norm))
+            self._steps.note_norm(norm)
 
     @guarded
     def zeroed(self) -> None:
         """Gradients were thrown away: so is what was known of them."""
-        if self._losses and not self._in_backward and self._stepping is None and not self._stepped_inside:
-            # Of several optimizers' gradients it is not known which.
-            self._losses = [None] if len(self._seen) > 1 else []
-            self._norms = []
+        if not self._in_backward and self._stepping is None:
+            self._steps.drop()
 
     # ── steps ──────────────────────────────────────────────────────────────────────────────────────────────
 
     @guarded
     def optimizer_made(self, optimizer: "Any") -> None:
         """An optimizer was constructed."""
-        self._optimizers += 1
-        self._fresh.append(weakref.ref(optimizer))
+        self._steps.optimizer_made(optimizer)
 
     @guarded
     def optimizer_begins(self, optimizer: "Any", *, closure: bool) -> None:
@@ -371,16 +314,16 @@ class Recorder:
             return
         if self._in_backward and self._stepping is None:
             if not self._stepped_inside:
-                self._rates = self._rates_of(optimizer)
+                self._steps.note_rates(optimizer)
             self._stepped_inside.append(weakref.ref(optimizer))
             return
         if self._base != "train":
             self._begin_training()
-        if get_ident() != self._thread or self._stepping not in (None, id(optimizer)):
+        nested = self._stepping not in (None, id(optimizer)) and not self._stale
+        if get_ident() != self._thread or nested:
             return
-        self._stepping = id(optimizer)
-        self._inner = 0
-        self._rates = self._rates_of(optimizer)
+        self._stepping, self._stale, self._inner = id(optimizer), False, 0
+        self._steps.note_rates(optimizer)
         begins = clockwork.FORWARD if closure else clockwork.OPTIMIZER
         self._event(clockwork.OTHER, begins)
 
@@ -390,28 +333,25 @@ class Recorder:
         if self._stepping != id(optimizer) or get_ident() != self._thread:
             return
         self._stepping = None
-        self._steps += 1
+        self._ended += 1
         self._event(clockwork.OPTIMIZER, None)
         if self._inner > 1:
-            # A closure was evaluated again and again. The first time was at the parameters that the step
-            # began with, which is what LBFGS returns; of other optimizers it is not known.
-            lbfgs = type(optimizer).__name__ == "LBFGS"
-            self._losses = self._losses[: len(self._losses) - self._inner + 1] if lbfgs else [None]
-        if _was_skipped(optimizer):
-            self._forget()
+            self._steps.evaluated(self._inner, optimizer)
+        if was_skipped(optimizer):
+            self._steps.forget()
             return
         self._complete(optimizer)
 
     @guarded
     def steps_so_far(self) -> int:
         """How many steps of any optimizer there were: to tell later whether there was one more."""
-        return self._steps
+        return self._ended
 
     @guarded
     def scaler_stepped(self, before: int | None) -> None:
         """A GradScaler stepped; where it found infinities, no optimizer did."""
-        if before == self._steps and get_ident() == self._thread:
-            self._forget()
+        if before == self._ended and get_ident() == self._thread:
+            self._steps.forget()
 
     def _is_hidden(self) -> bool:
         """Whether the steps of this run are made of something else than what we see.
@@ -419,7 +359,7 @@ class Recorder:
         DeepSpeed steps its inner optimizer for each part of the parameters; a CUDA graph that is being
         captured is replayed later, without us.
         """
-        if "deepspeed.runtime.engine" in sys.modules or self.reader.is_capturing():
+        if "deepspeed.runtime.engine" in sys.modules or self._steps.reader.is_capturing():
             if self._base != wire.COMMAND_STAGE:
                 self._set_base(wire.COMMAND_STAGE)
             return True
@@ -430,43 +370,17 @@ class Recorder:
         if self._base != "train":
             self._begin_training()
         self._backwards = 0
-        leader = self._leader() if self._leader is not None else None
-        self._seen.add(id(optimizer))
-        if leader is not optimizer:
-            self._others += 1
-            fresh = any(each() is optimizer for each in self._fresh)
-            if leader is not None and not fresh and self._others < _PATIENCE_STEPS:
-                self._forget()
-                self._emit.progress()
-                return
-            self._leader = weakref.ref(optimizer)
-            self._seen = {id(optimizer)}
-        self._others = 0
-        self._fresh.clear()
-        self._number = self._number + 1 if self.number is None else self.number()
-        row = _Row(self._number, self._losses, self._norms[0] if len(self._norms) == 1 else None)
-        row.rates, row.tokens = self._rates, self._tokens
-        row.phase_seconds = self._clock.take(host=not self.reader.on_device)
-        self._forget()
-        self._pending.append(row)
+        if not self._steps.leads(optimizer):
+            self._steps.forget()
+            self._emit.progress()
+            return
+        number = None if self.number is None else self.number()
+        self._steps.done(number, self._clock.take(host=not self._steps.reader.on_device))
         self._flush(wait=True)
-
-    def _forget(self) -> None:
-        """The next step's numbers begin here."""
-        self._losses, self._norms, self._rates, self._tokens = [], [], None, None
-        self._scaled = False
-
-    def _rates_of(self, optimizer: "Any") -> "list[float]":
-        rates = [self.reader.rate(group.get("lr")) for group in optimizer.param_groups[: wire.MAX_RATES]]
-        return [wire.ABSENT if rate is None else rate for rate in rates]
 
     def _flush(self, *, wait: bool) -> None:
         """Write the rows whose values are here; the oldest without them where too many wait."""
-        while self._pending:
-            row = self._pending[0]
-            if wait and not row.complete() and len(self._pending) <= _MAX_PENDING:
-                return
-            del self._pending[0]
+        for row in self._steps.take(wait=wait):
             if not self._is_ours():
                 self.hand_over()
                 return
@@ -474,9 +388,9 @@ class Recorder:
                 row.number,
                 loss=row.loss(),
                 lr=row.rates,
-                grad_norm=_value(row.norm),
+                grad_norm=row.grad_norm(),
                 tokens=row.tokens,
-                memory=self.reader.memory(),
+                memory=self._steps.reader.memory(),
                 phase_seconds=row.phase_seconds,
             )
             self._rows += 1
@@ -496,7 +410,7 @@ class Recorder:
         """A batch that is trained on: how many tokens it has, where it says so."""
         tokens = reading.tokens(inputs)
         if tokens is not None and get_ident() == self._thread:
-            self._tokens = (self._tokens or 0) + tokens
+            self._steps.note_tokens(tokens)
 
     @guarded
     def training_ended(self) -> None:
@@ -513,17 +427,3 @@ class Recorder:
             self._emit._speak_for(  # noqa: SLF001
                 self.hand_over, total_steps=total_steps, provisional=self._base == wire.COMMAND_STAGE
             )
-
-
-def _arrived(value: "Scalar") -> bool:
-    return not isinstance(value, Late) or value.get() is not None
-
-
-def _value(value: "Scalar") -> float | None:
-    return value.get() if isinstance(value, Late) else value
-
-
-def _was_skipped(optimizer: "Any") -> bool:
-    """Whether a fused optimizer, told so by a GradScaler, left the parameters as they were; on the host."""
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and found.device.type == "cpu" and bool(found.item())

@@ -221,6 +221,8 @@ def _library(thread: ThreadView, user: Frame | None) -> tuple[Signature | None, 
                 continue
             if frame.function == "<module>":
                 continue  # it is imported, and does nothing yet of what it is for
+            if signature.kind == "compile" and any(code.is_generated(each) for each in inner):
+                continue  # what was compiled runs, below its compiler's own frames
             if signature.file.search(frame.file) and (not signature.calls or call in signature.calls):
                 return signature, frame
     return None, None
