@@ -63,7 +63,9 @@ def last_stacks(run: runs.Run, pid: int) -> Stacks:
 def errors_counted(run: runs.Run) -> dict[str, float]:
     prefix = 'harness_collect_errors_total{collector="'
     found = stalls.metrics(run).items()
-    return {name.removeprefix(prefix).partition('"')[0]: n for name, n in found if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix).partition('"')[0]: n for name, n in found if name.startswith(prefix) and n
+    }
 
 
 @pytest.mark.parametrize(

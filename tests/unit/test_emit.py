@@ -448,7 +448,8 @@ def test_a_run_directory_that_is_not_there_ends_emitting_with_one_line(run_dir, 
 
 
 def test_the_facade_exports_what_it_says():
-    public = {name for name in vars(emit) if not name.startswith("_")}
+    # pytest rewrites the modules of a package with a plugin, and leaves names that no code can have.
+    public = {name for name in vars(emit) if not name.startswith(("_", "@"))}
     assert public == set(emit.__all__) | {"TYPE_CHECKING"}
 
 
