@@ -8,6 +8,8 @@ import re
 import select
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +21,6 @@ from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.needs("torch", "tensorboard", "py-spy"), pytest.mark.timeout(300)]
 
@@ -147,11 +148,18 @@ def notes_of(document: dict[str, Any]) -> dict[str, str]:
     return {each["cause"]: each["summary"] for each in document["notes"]}
 
 
-def test_one_diagnosis_answers_all_of_it(tmp_path: Path):
-    with replayed(tmp_path) as pid:
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """With a short name: a path that is longer than a line of the screen is broken in two."""
+    with tempfile.TemporaryDirectory(prefix="m7c-") as name:
+        yield Path(name)
+
+
+def test_one_diagnosis_answers_all_of_it(folder: Path):
+    with replayed(folder) as pid:
         document = once_in_the_loop(pid)
         screen = wait_for(lambda: screen_in_the_loop(pid), 150, "a screen of it", poll_seconds=1.0)
-        assert (tmp_path / "training.log").read_bytes() == b"", "what misled was an empty log"
+        assert (folder / "training.log").read_bytes() == b"", "what misled was an empty log"
     check_the_verdict(document)
     notes = notes_of(document)
     check_what_misled(notes)
