@@ -95,8 +95,16 @@ def _socket(scene: Scene, wait: Wait) -> str:
     again = runs.runs_again(wait.thread)
     elapsed = scene.view.elapsed_seconds
     if found is not None:
-        since = found.since_received_seconds if wait.kind == "socket-read" else found.since_sent_seconds
-        if since >= max(elapsed, 0.5) or again is False:
+        recent = max(elapsed, 0.5)
+        if wait.kind == "socket-read":
+            since, moves = found.since_received_seconds, again is not False
+        else:
+            # The kernel sends on from its buffer while the writer sleeps. What is only probed is not sent
+            # anew, and what is sent again is not acknowledged.
+            since = found.since_sent_seconds
+            lost = wait.socket is not None and wait.socket.retransmits > 0
+            moves = found.since_acknowledged_seconds < recent and not lost
+        if since >= recent or not moves:
             return ""
         total = found.received_bytes if wait.kind == "socket-read" else found.acknowledged_bytes
         verb = "came" if wait.kind == "socket-read" else "went"

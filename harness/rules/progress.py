@@ -117,6 +117,9 @@ def by_counter(scene: Scene, thread: ThreadView) -> Progress | None:
     for counter in counters:
         if not counter.monotonic:
             continue
+        if scene.sources.of(counter.frame) is None and _counts_steps(counter):
+            # A program of `python -c`, or of a file that is gone: the name has to say it.
+            return Progress(words=counter.words)
         for loop in scene.sources.loops(counter.frame):
             if not advances(loop, counter):
                 continue
@@ -146,6 +149,11 @@ def _by_library(scene: Scene, thread: ThreadView) -> Progress | None:
             place = counter.frame.file.rsplit("/", 1)[-1]
             return Progress(words=f"{counter.words} in {counter.frame.function} of {place}")
     return None
+
+
+def _counts_steps(counter: Counter) -> bool:
+    rises = counter.last > counter.first
+    return rises and bool(_STEPS.search(counter.name)) and not _RETRY.search(counter.name)
 
 
 def _by_object(scene: Scene, thread: ThreadView) -> Progress | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness import frames as code
 from harness.evidence import Frame, Reading
-from harness.rules import rounds, say, spins
+from harness.rules import rounds, runs, say, spins
 from harness.rules.chain import descendants
 from harness.rules.progress import Progress, by_record, progress
 from harness.rules.progress import advances as ends_by
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from harness.rules.view import ProcessView, ThreadView
 
 _MUCH_IO_BYTES_PER_SECOND = 256 * 1024
+# A poll uses a fraction of this.
+_WORKS_SHARE = 0.03
 _COMPILERS = re.compile(r"(^|/)(nvcc|cicc|ptxas|cc1plus|cc1|g\+\+|gcc|clang(\+\+)?|ninja|ld|c\+\+)(-\d+)?$")
 _TRAINING_NAMES = re.compile(r"step|epoch|batch|iter|update|episode|micro", re.IGNORECASE)
 
@@ -36,12 +38,18 @@ def progressing(scene: Scene) -> Iterator[Finding]:
     """Healthy and slow-progress: something advances towards its end."""
     chains = scene.chains
     found = [(chain, progress(scene, chain)) for chain in chains]
-    if not found or any(each is None for _, each in found):
+    stand = [chain for chain, each in found if each is None]
+    if len(stand) == len(found) or not all(_waits_for_a_rank(scene, chain) for chain in stand):
         # One rank that stands holds up all others, whatever they do meanwhile.
         return
     for chain, each in found:
-        assert each is not None
-        yield _advancing(scene, chain, each)
+        if each is not None:
+            yield _advancing(scene, chain, each)
+
+
+def _waits_for_a_rank(scene: Scene, chain: Chain) -> bool:
+    """Whether it stands only in a collective, to which a rank that goes on may come yet."""
+    return chain.begin.kind == "collective" and all(each.alive for each in scene.view.ranks)
 
 
 def _advancing(scene: Scene, chain: Chain, found: Progress) -> Finding:
@@ -274,6 +282,9 @@ def works(scene: Scene, process: ProcessView) -> str:
             found_spin = spins.spinning(scene, chain) if chain.end.kind == "busy" else None
             if found_spin is not None and found_spin.state != "hung":
                 return f"pid {each.pid} uses {spins.cpu(each) * 100:.0f} % of a CPU, at other lines each time"
+            often, worked, watched = runs.counted(each.main)
+            if runs.runs_again(each.main) and worked >= _WORKS_SHARE * watched:
+                return f"pid {each.pid} ran {often} times in {watched:.1f} s, for {worked * 1000:.0f} ms"
         elif spins.cpu(each) >= IDLE_CORES:
             # No Python: that it uses a CPU is all that can be seen.
             return f"pid {each.pid} uses {spins.cpu(each) * 100:.0f} % of a CPU"
