@@ -38,7 +38,9 @@ class _Loader(yaml.SafeLoader):
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else str(key_node.start_mark)
             line = key_node.start_mark.line + 1
             if key in seen and key != "<<":
-                raise DuplicateKeyError(f"{key}: is given twice, at lines {seen[key]} and {line}. Keep one")
+                raise DuplicateKeyError(
+                    f"{_key(key)}: is given twice, at lines {seen[key]} and {line}. Keep one"
+                )
             seen[key] = line
         return super().construct_mapping(node, deep=deep)
 
@@ -58,6 +60,11 @@ def shown(value: object) -> str:
     """A value as it stands in an error line: short, on one line, strings quoted only where it helps."""
     text = repr(value) if isinstance(value, str) else _yaml_like(value)
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def _key(dotted: str) -> str:
+    """A key as it stands in an error line: what a file holds is shown, not obeyed."""
+    return dotted if dotted.isprintable() and len(dotted) <= _SHOWN_CHARACTERS else shown(dotted)
 
 
 def _yaml_like(value: object) -> str:
@@ -123,7 +130,7 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     keys = tuple(key.strip().split("."))
     if not equals or not all(keys):
         raise ConfigError(f"--set {shown(text)}: is not key=value. Write for instance --set train.steps=500")
-    return keys, _parse(value, f"--set {key.strip()}")
+    return keys, _parse(value, f"--set {_key(key.strip())}")
 
 
 def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> frozenset[str]:
@@ -135,9 +142,9 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> frozenset[
         for depth, key in enumerate(keys[:-1], start=1):
             target = target.setdefault(key, {})
             if not isinstance(target, dict):
-                above = ".".join(keys[:depth])
+                above = _key(".".join(keys[:depth]))
                 raise ConfigError(
-                    f"--set {'.'.join(keys)}: {above} is a {_kind(target)}, it has no keys. Set {above}"
+                    f"--set {_key('.'.join(keys))}: {above} is a {_kind(target)}, it has no keys. Set {above}"
                 )
         target[keys[-1]] = value
         given.add(".".join(keys))
@@ -147,7 +154,11 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> frozenset[
 def lines(path: Path, problems: Iterable[tuple[str, str]], given: frozenset[str]) -> str:
     """One line a problem, each with the place to mend: the file, or the --set that brought the value."""
     said: Mapping[str, None] = dict.fromkeys(
-        f"--set {key}: {what}" if key in given else f"{path}: {key}: {what}" if key else f"{path}: {what}"
+        f"--set {_key(key)}: {what}"
+        if key in given
+        else f"{path}: {_key(key)}: {what}"
+        if key
+        else f"{path}: {what}"
         for key, what in problems
     )
     return "\n".join(said)

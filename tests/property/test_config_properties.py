@@ -13,7 +13,7 @@ from tests.support.examples import examples
 needs.require("pydantic")
 yaml = needs.require("yaml")
 
-from hypothesis import HealthCheck, given, settings  # noqa: E402
+from hypothesis import HealthCheck, example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from nsa.config import load  # noqa: E402
@@ -83,6 +83,7 @@ def check(error, path):
     max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(values=changed())
+@example(values={"a\x1b[31m": 1, "b\nc": 2})
 def test_a_changed_configuration_is_loaded_or_refused_in_clear_lines(tmp_path, values):
     path = tmp_path / "changed.yaml"
     path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 
 import torch
@@ -46,7 +47,9 @@ def main():
         optimizer.zero_grad()
         loss = torch.nn.functional.mse_loss(model(x), y)
         loss.backward()
-        print(json.dumps([step, loss.item(), optimizer.param_groups[0]["lr"]]), flush=True)
+        # One write a line: torchrun starts python with -u, where print makes two, and ranks share the log.
+        sys.stdout.write(json.dumps([step, loss.item(), optimizer.param_groups[0]["lr"]]) + "\n")
+        sys.stdout.flush()
         optimizer.step()
         schedule.step()
     torch.save(model.state_dict(), "model.pt")
