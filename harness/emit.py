@@ -54,6 +54,7 @@ _PACK = _wire.STEPS.body.pack
 _ROW_COUNT = _wire.STEPS.count
 _STEPS_COUNTER = _wire.COUNTERS_AT // 8 + _wire.STEPS.counter
 _PHASE_INDEX = {name: index for index, name in enumerate(_wire.PHASES)}
+_PHASE_TEXT = {name: _wire.pack_text(name) for name in _wire.PHASES}
 _MAX_TOKENS = 2**48  # of one step
 _MAX_COUNT = 2**63
 _MAX_EVENT_BYTES = 65536
@@ -114,19 +115,25 @@ def phase(name: str | None) -> None:
     record = _record
     if record is None:
         return
-    text = b"" if name is None else record.text(name)
+    index = -1
+    if name is None:
+        text = b""
+    elif name.__class__ is str and name in _PHASE_INDEX:
+        index, text = _PHASE_INDEX[name], _PHASE_TEXT[name]
+    else:
+        index, text = _wire.OTHER_PHASE, record.text(name)
     with record.lock:
         mono = _monotonic()
         if record.look_at <= mono and not _writable(record, mono):
             return
-        record.end_phase(mono)
+        if record.phase_index >= 0:
+            record.end_phase(mono)
         if text and record.host_clock:
-            known = name.__class__ is str and name in _PHASE_INDEX
-            record.phase_index = _PHASE_INDEX[name] if known else _wire.OTHER_PHASE  # type: ignore[index]
+            record.phase_index = index
             record.use_phases = record.has_parts = True
         record.phase = text
         record.phase_entered = mono
-        record.progressed = (_wall(), mono)
+        record.progressed = (mono + record.ahead, mono)
         record.put_now()
 
 
@@ -198,7 +205,7 @@ def step(
         elif lr.__class__ is float:
             rate = lr
         else:
-            rates = _rates(lr)
+            rates = record.rates(lr) or [_ABSENT]
             rate = rates[0]
         body = _PACK(
             number, n, mono + record.ahead, mono, mono - record.anchor,
@@ -405,12 +412,6 @@ def _give_up(why: str) -> None:
             _os.write(2, line.encode("utf-8", "replace"))
         except OSError:
             pass
-
-
-def _rates(lr: object) -> list[float]:
-    from harness.values import as_rates
-
-    return as_rates(lr) or [_ABSENT]
 
 
 def _step_of_odd_values(

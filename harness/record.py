@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_SECONDS = 0.001
 _COUNTERS = wire.COUNTERS_AT // 8
-_CHECK = wire.CHECK.pack
+_CHECK, _WRITTEN = wire.CHECK.pack, wire.WRITTEN
 _PACK_TOTALS = wire.PHASE_TOTALS.body.pack
 _TOTALS_AT, _TOTALS_BYTES, _ROW_COUNT = wire.PHASE_TOTALS.offset, wire.PHASE_TOTALS.bytes, wire.STEPS.count
 _TOTALS_COUNTER = _COUNTERS + wire.PHASE_TOTALS.counter
+_PACK_NOW, _NOW = wire.NOW.body.pack, wire.NOW.counter
+_NOW_PLACES = tuple(slice(wire.NOW.at(n), wire.NOW.at(n) + wire.NOW.bytes) for n in range(wire.NOW.count))
+_NOW_COUNT = wire.NOW.count
+_PHASE_INDEX = {name: index for index, name in enumerate(wire.PHASES)}
 _FACTS = (  # in the order of wire.FACTS: name, its bit, and what fills its field where it is absent
     ("total_steps", wire.HAS_TOTAL_STEPS, 0),
     ("world_size", wire.HAS_WORLD_SIZE, 0),
@@ -56,19 +60,20 @@ class Record:
     __slots__ = (
         "ahead", "anchor", "anchor_depth", "attempt", "changed_at", "checked", "count", "counters",
         "detail", "facts", "has_parts", "host_clock", "lock", "look_at", "map", "numbers", "phase",
-        "phase_entered", "phase_index", "places", "progressed", "rank", "rows", "run_dir", "stack", "text",
-        "tokens", "totals", "use_phases",
+        "phase_entered", "phase_index", "places", "progressed", "rank", "rates", "rows", "run_dir", "stack",
+        "text", "tokens", "totals", "use_phases",
     )  # fmt: skip
 
     def __init__(self, mapped: mmap.mmap, run_dir: str, rank: int, attempt: int, *, checked: bool) -> None:
         self.map = mapped
         self.counters = memoryview(mapped).cast("Q")
         self.text = values.as_text
+        self.rates = values.as_rates
         self.run_dir = run_dir
         self.rank = rank
         self.attempt = attempt
         self.lock = RLock()  # re-entrant: a signal's handler may emit in the middle of an emit
-        self.checked = checked  # rows need a check on this machine
+        self.checked = checked  # what a step writes needs a check on this machine
         self.look_at = 0.0
         self.numbers = [0, 0, 0]  # blocks written of FACTS, NOW, STAGE_CHANGES
         self.rows = 0  # and of STEPS
@@ -122,21 +127,23 @@ class Record:
 
     def put_parts(self, number: int, rates: "list[float] | None", body: bytes) -> None:
         """Write what row `number`, not counted yet, has besides its body: phases, rates, check."""
-        if self.use_phases:  # put_beside, written out: most trainers have phases
+        if self.use_phases:  # put_rates, written out: most trainers have phases
             totals = _PACK_TOTALS(number, *self.totals)
             at = _TOTALS_AT + number % _ROW_COUNT * _TOTALS_BYTES
-            self.map[at : at + _TOTALS_BYTES] = totals + _CHECK(crc32(totals))
+            self.map[at : at + _TOTALS_BYTES] = totals + (_CHECK(crc32(totals)) if self.checked else _WRITTEN)
             self.counters[_TOTALS_COUNTER] = number + 1
         if rates is not None:
-            self.put_beside(wire.RATES, number, rates + [wire.ABSENT] * (wire.MAX_RATES - len(rates)))
+            self.put_rates(number, rates)
         if self.checked:
             at = wire.STEPS.at(number) + wire.STEPS.body.size
             self.map[at : at + wire.CHECK.size] = wire.CHECK.pack(crc32(body))
 
-    def put_beside(self, ring: wire.Ring, number: int, fields: list[float]) -> None:
-        """Write the block of `ring` that belongs to row `number`; count that the ring is in use."""
+    def put_rates(self, number: int, rates: list[float]) -> None:
+        """Write the rates of row `number`; count that the ring is in use."""
+        ring = wire.RATES
+        body = ring.body.pack(number, *rates, *[wire.ABSENT] * (wire.MAX_RATES - len(rates)))
         at = ring.at(number)
-        self.map[at : at + ring.bytes] = seal(ring, number, *fields)
+        self.map[at : at + ring.bytes] = body + (_CHECK(crc32(body)) if self.checked else _WRITTEN)
         self.counters[_COUNTERS + ring.counter] = number + 1
 
     def put_facts(self) -> None:
@@ -148,8 +155,18 @@ class Record:
         self.put(wire.FACTS, present, int(self.host_clock), *fields, self.facts.get("status", b""))
 
     def put_now(self) -> None:
-        """What moved last."""
-        self.put(wire.NOW, self.phase, self.phase_entered, *self.progressed, self.count, self.detail)
+        """What moved last: `put`, written out, as it is written at each phase of each step."""
+        numbers = self.numbers
+        number = numbers[_NOW]
+        wall, mono = self.progressed
+        body = _PACK_NOW(number, self.phase, self.phase_entered, wall, mono, self.count, self.detail)
+        if numbers[_NOW] != number:  # as in `put`
+            self.put_now()
+            return
+        self.map[_NOW_PLACES[number % _NOW_COUNT]] = body + (
+            _CHECK(crc32(body)) if self.checked else _WRITTEN
+        )
+        self.counters[_COUNTERS + _NOW] = numbers[_NOW] = number + 1
 
     def put_stages(self, wall: float, mono: float) -> None:
         """The stack, as it is from now on."""
@@ -196,8 +213,8 @@ class Record:
         """Add what the trainer measured itself."""
         self.use_phases = self.has_parts = True
         for name, value in values.as_phase_seconds(seconds):
-            index = wire.PHASES.index(name) if name in wire.PHASES else wire.OTHER_PHASE
-            self.totals[index] += value
+            known = name.__class__ is str and name in _PHASE_INDEX
+            self.totals[_PHASE_INDEX[name] if known else wire.OTHER_PHASE] += value  # type: ignore[index]
 
     def declare(
         self,

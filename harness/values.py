@@ -20,6 +20,8 @@ _MAX_SHOWN = 200  # characters of what JSON has no word for
 
 def as_float(value: object) -> float | None:
     """What `struct` takes for a double: numbers and what has `__float__`, but no text."""
+    if value.__class__ is float:
+        return value
     try:
         number: float = _DOUBLE.unpack(_DOUBLE.pack(value))[0]
     except Exception:  # noqa: BLE001 (any __float__ may have been called)

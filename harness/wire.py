@@ -16,11 +16,11 @@ newest block, so wherever it is stopped or killed, the newest whole block is int
 can stay odd for ever. A reader copies, and believes a block only if its CRC-32 holds and its number fits;
 so half a write is never taken for a whole one, in whatever order the stores become visible.
 
-A step's row is written more often than all else, and a CRC is a third of its cost. So on machines whose
-stores become visible in order (`ORDERED`; the header says so) rows have none. There the counter is enough:
-a row that was counted is whole, and it is whole in a copy as long as a counter read after copying says that
-the writer has not come round to it: rows from `counter - count + 1` on, for the next one may be half
-written.
+What is written in each step (NOW, STEPS, PHASES, RATES) is written more often than all else, and a CRC is
+a third of its cost, or half where a step has emptied the caches. So on machines whose stores become visible
+in order (`ORDERED`; the header says so) those blocks have none. There the counter is enough: a block that
+was counted is whole, and it is whole in a copy as long as a counter read after copying says that the writer
+has not come round to it: blocks from `counter - count + 1` on, for the next one may be half written.
 
 Covered: names, numbers, units (seconds, bytes; wall = Unix time, monotonic = CLOCK_MONOTONIC). Not here:
 writing (`harness.emit`) and reading (`harness.watch.heartbeat`). Imports `struct` alone: each trainer pays
@@ -65,9 +65,10 @@ _DOUBLE = Struct("<d")
 ABSENT: float = _DOUBLE.unpack(_ABSENT_BYTES)[0]
 
 CHECK = Struct("<I4x")
+WRITTEN = CHECK.pack(1)  # in the place of a check where there is none: this is no empty place
 PROLOGUE = Struct("<8sII")  # magic, version, size: the same in every version
 # … rank, pid, start time in ticks (/proc/PID/stat, field 22), boot id, run id, attempt, signal for a
-# traceback (0: none), opened: wall, monotonic, whether rows have checks
+# traceback (0: none), opened: wall, monotonic, whether what a step writes has checks
 HEADER = Struct("<8sIIIIQ40s64sIIddI4x")
 COUNTERS_AT = 512
 COUNTERS = Struct("<6Q")

@@ -10,6 +10,8 @@ communicate.
 import sys
 from time import monotonic
 
+from harness import wire
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
@@ -85,16 +87,20 @@ class Reader:
             number: float = tensor
             return number
         torch = sys.modules["torch"]
-        if tensor.__class__ is not torch.Tensor or tensor.numel() != 1 or tensor.is_complex():
+        if tensor.__class__ is not torch.Tensor:
             return None
-        kind = tensor.device.type
-        if kind == "cpu":
+        if tensor.is_cpu:
             try:
-                return float(tensor.detach().item())
-            except RuntimeError:  # a functorch wrapper: there is no value yet
+                return float(tensor.item())
+            except (
+                RuntimeError,
+                TypeError,
+            ):  # several elements, complex, or a functorch wrapper without a value
                 return None
+        if tensor.numel() != 1 or tensor.is_complex():
+            return None
         self.on_device = True
-        if kind != "cuda" or self.is_capturing():
+        if not tensor.is_cuda or self.is_capturing():
             return None
         if self._pinned is None:
             self._pinned = _Pinned(torch)
@@ -104,20 +110,22 @@ class Reader:
         """Whether a CUDA graph is being captured on this stream."""
         return self.on_device and bool(sys.modules["torch"].cuda.is_current_stream_capturing())
 
-    def rate(self, rate: "Any") -> float | None:
-        """A learning rate; None for one that a device holds."""
+    def rate(self, rate: "Any") -> float:
+        """A learning rate; absent for one that a device holds."""
         if rate.__class__ is float:
             number: float = rate
             return number
         device = getattr(rate, "device", None)
         if device is not None and device.type != "cpu":
-            return None
+            return wire.ABSENT
         return float(rate)
 
     def memory(self) -> "tuple[int, int, int] | None":
         """(allocated, reserved, peak) of torch's CUDA allocator: its counters, now and then."""
+        if not self.on_device:
+            return None
         now = monotonic()
-        if not self.on_device or now < self._memory_at:
+        if now < self._memory_at:
             return None
         self._memory_at = now + _MEMORY_EVERY_SECONDS
         torch = sys.modules["torch"]

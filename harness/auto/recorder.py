@@ -380,14 +380,14 @@ class Recorder:
 
     def _flush(self, *, wait: bool) -> None:
         """Write the rows whose values are here; the oldest without them where too many wait."""
-        for row in self._steps.take(wait=wait):
+        while row := self._steps.take(wait=wait):
             if not self._is_ours():
                 self.hand_over()
                 return
             self._emit.step(
                 row.number,
                 loss=row.loss(),
-                lr=row.rates,
+                lr=row.rates[0] if row.rates and len(row.rates) == 1 else row.rates,
                 grad_norm=row.grad_norm(),
                 tokens=row.tokens,
                 memory=self._steps.reader.memory(),

@@ -12,7 +12,6 @@ from harness.auto.reading import Late, Reader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
     from harness.auto.reading import Scalar
@@ -34,10 +33,12 @@ class Row:
 
     def complete(self) -> bool:
         """Whether every value is here."""
-        return all(_arrived(each) for each in self.losses) and _arrived(self.norm)
+        return _arrived(self.norm) and all(map(_arrived, self.losses))
 
     def loss(self) -> float | None:
         """The sum of what `backward` was called on; None where a part of it is not known."""
+        if len(self.losses) == 1:
+            return _value(self.losses[0])
         values = [_value(each) for each in self.losses]
         known = [value for value in values if value is not None]
         return sum(known) if known and len(known) == len(values) else None
@@ -96,8 +97,9 @@ class Steps:
 
     def note_rates(self, optimizer: "Any") -> None:
         """The rates that a step is about to use."""
-        rates = [self.reader.rate(group.get("lr")) for group in optimizer.param_groups[: wire.MAX_RATES]]
-        self._rates = [wire.ABSENT if rate is None else rate for rate in rates]
+        self._rates = [
+            self.reader.rate(group.get("lr")) for group in optimizer.param_groups[: wire.MAX_RATES]
+        ]
 
     def note_tokens(self, tokens: int) -> None:
         """So many more are trained on."""
@@ -155,22 +157,20 @@ class Steps:
         self.pending.append(row)
         self.forget()
 
-    def take(self, *, wait: bool) -> "Iterator[Row]":
-        """The rows whose values are here; the oldest as it is where too many wait, or none may."""
-        while self.pending:
-            row = self.pending[0]
-            if wait and not row.complete() and len(self.pending) <= MAX_PENDING:
-                return
-            del self.pending[0]
-            yield row
+    def take(self, *, wait: bool) -> Row | None:
+        """The next row whose values are here; the oldest as it is where too many wait, or none may."""
+        pending = self.pending
+        if not pending or (wait and len(pending) <= MAX_PENDING and not pending[0].complete()):
+            return None
+        return pending.pop(0)
 
 
 def _arrived(value: "Scalar") -> bool:
-    return not isinstance(value, Late) or value.get() is not None
+    return value.__class__ is not Late or value.get() is not None
 
 
 def _value(value: "Scalar") -> float | None:
-    return value.get() if isinstance(value, Late) else value
+    return value.get() if value.__class__ is Late else value  # type: ignore[return-value]
 
 
 def was_skipped(optimizer: "Any") -> bool:

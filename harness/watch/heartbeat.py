@@ -136,8 +136,11 @@ class Reader:
         for _ in range(_TRIES):
             head, counts = self._head()
             facts = _newest(wire.FACTS, head, counts)
-            now = _newest(wire.NOW, head, counts)
+            now = _newest(wire.NOW, head, counts, checked=self._checked)
             change = _newest(wire.STAGE_CHANGES, head, counts)
+            # Without a check, the place must not have come round meanwhile: the next one may be half written.
+            if self._counts()[wire.NOW.counter] - counts[wire.NOW.counter] > wire.NOW.count - 2:
+                continue
             if facts is None or now is None or change is None:
                 continue
             rows = self._rows(max(counts[wire.STEPS.counter] - 2, 0), counts)
@@ -200,20 +203,24 @@ class Reader:
         self.close()
 
     def _head(self) -> tuple[bytes, tuple[int, ...]]:
-        head = self._pread(wire.HEAD_BYTES, 0)
-        return head, wire.COUNTERS.unpack_from(head, wire.COUNTERS_AT)
+        """A copy of the head, and how many blocks were written before it was taken."""
+        counts = self._counts()
+        return self._pread(wire.HEAD_BYTES, 0), counts
+
+    def _counts(self) -> tuple[int, ...]:
+        return wire.COUNTERS.unpack(self._pread(wire.COUNTERS.size, wire.COUNTERS_AT))
 
     def _rows(self, first: int, counts: tuple[int, ...]) -> list[_Row | None]:
         """The rows from `first` on, None where not whole or overtaken while they were copied."""
         end = counts[wire.STEPS.counter]
         if not 0 <= end - first <= wire.STEPS.count:
             return [None] * (end > first)
-        steps = self._copy(wire.STEPS, first, end, checked=self._checked)
+        steps = self._copy(wire.STEPS, first, end)
         beside = [
             self._copy(ring, first, end) if counts[ring.counter] else [None] * len(steps)
             for ring in (wire.PHASE_TOTALS, wire.RATES)
         ]
-        now = wire.COUNTERS.unpack(self._pread(wire.COUNTERS.size, wire.COUNTERS_AT))[wire.STEPS.counter]
+        now = self._counts()[wire.STEPS.counter]
         safe = now - wire.STEPS.count + 1  # what stood before may be overwritten, at least in part
         return [
             None
@@ -224,16 +231,18 @@ class Reader:
             for step, totals, rates in zip(steps, *beside, strict=True)
         ]
 
-    def _copy(
-        self, ring: wire.Ring, first: int, end: int, *, checked: bool = True
-    ) -> list[wire.Block | None]:
+    def _copy(self, ring: wire.Ring, first: int, end: int) -> list[wire.Block | None]:
         """Blocks `first` to `end` of a ring, None where another block stands or none that is whole."""
         blocks: list[wire.Block | None] = []
         while first < end:  # at most twice: the ring ends once in between
             several = min(end - first, ring.count - first % ring.count)
             copy = self._pread(several * ring.bytes, ring.at(first))
             for i in range(several):
-                block = wire.unseal(ring, copy, i * ring.bytes, checked=checked)
+                block = wire.unseal(ring, copy, i * ring.bytes, checked=self._checked)
+                if not self._checked and ring is not wire.STEPS:  # a row may have nothing beside it
+                    end_of_block = (i + 1) * ring.bytes
+                    written = copy[end_of_block - wire.CHECK.size : end_of_block] == wire.WRITTEN
+                    block = block if written else None
                 blocks.append(block if block is not None and block[0] == first + i else None)
             first += several
         return blocks
@@ -389,12 +398,14 @@ class _Row(NamedTuple):
     rates: tuple[float, ...]
 
 
-def _newest(ring: wire.Ring, head: bytes, counts: tuple[int, ...]) -> tuple[Any, ...] | None:
+def _newest(
+    ring: wire.Ring, head: bytes, counts: tuple[int, ...], *, checked: bool = True
+) -> tuple[Any, ...] | None:
     """The values of the ring's newest block in a copy of the head; None if it was overtaken meanwhile."""
     newest = counts[ring.counter] - 1
     if newest < 0:
         return None
-    block = wire.unseal(ring, head, ring.at(newest))
+    block = wire.unseal(ring, head, ring.at(newest), checked=checked)
     return block[1] if block is not None and block[0] >= newest else None
 
 

@@ -167,11 +167,13 @@ def test_a_step_with_all_its_values(run_dir):
 
 def test_learning_rates_per_group_up_to_eight(run_dir):
     emit.open()
+    emit.step(0, lr=0.25)
     emit.step(1, lr=(0.1, 0.2))
     emit.step(2, lr=[float(i) for i in range(20)])
     emit.step(3, lr=1)
     emit.step(4, lr=iter([0.5, "x"]))
-    first, second, third, fourth = (row.learning_rates for row in rows(run_dir))
+    alone, first, second, third, fourth = (row.learning_rates for row in rows(run_dir))
+    assert alone == (0.25,)  # its place beside the row was never written
     assert (first, second, third) == ((0.1, 0.2), tuple(map(float, range(8))), (1.0,))
     assert fourth[0] == 0.5
     assert math.isnan(fourth[1])

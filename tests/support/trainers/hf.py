@@ -72,6 +72,7 @@ def main():
         callbacks=callbacks,
     )
     trainer.train(resume_from_checkpoint="--resume" in sys.argv or None)
+    trainer.accelerator.end_training()  # torch may abort a process that ends within its group
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ def main():
     if "--stall-at" in sys.argv:
         trainer.data_collator = Collator(trainer.data_collator, int(sys.argv[-1]))
     trainer.train()
+    trainer.accelerator.end_training()  # torch may abort a process that ends within its group
 
 
 if __name__ == "__main__":
