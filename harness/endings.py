@@ -11,3 +11,10 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def ended_words(exit_code: int) -> str:
+    """An exit code as a user would say it."""
+    if exit_code >= 0:
+        return f"has ended with status {exit_code}"
+    return f"has ended by {signal_name(-exit_code)}"

@@ -15,13 +15,14 @@ from harness import codec
 from harness.evidence import Reading
 from harness.findings import SCHEMA
 from harness.rules import say
-from harness.rules.chain import Scene
+from harness.rules.scene import Scene
 from harness.rules.view import View
 
 if TYPE_CHECKING:
     from harness.evidence import Case, Frame
     from harness.findings import Blame, Diagnosis, Finding, Link
-    from harness.rules.view import ProcessView, ThreadView
+    from harness.rules.threads import ThreadView
+    from harness.rules.view import ProcessView
 
 MAX_FRAMES = 64
 

@@ -14,7 +14,7 @@ from harness.render.markdown import single_line_keeping_indent
 from harness.render.terminal import HEADINGS, code_lines, link_text, pages
 from harness.render.text import single_line
 from harness.rules import say
-from harness.rules.chain import Scene
+from harness.rules.scene import Scene
 from harness.rules.view import View
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from harness.evidence import Case
     from harness.findings import Diagnosis, Finding
-    from harness.rules.view import ThreadView
+    from harness.rules.threads import ThreadView
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem;

@@ -11,7 +11,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from harness.render.text import single_line
-from harness.rules.chain import Scene
+from harness.rules.scene import Scene
 from harness.rules.view import View
 
 if TYPE_CHECKING:

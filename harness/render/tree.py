@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.rules.view import ThreadView, View
+    from harness.rules.threads import ThreadView
+    from harness.rules.view import View
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ from harness.rules import (
     spins,
     working,
 )
-from harness.rules.chain import Scene
+from harness.rules.scene import Scene
 from harness.rules.view import View
 
 if TYPE_CHECKING:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 from harness.evidence import Reading
 from harness.findings import Finding
 from harness.rules import say
-from harness.rules.chain import user_frames, workers_of
 from harness.rules.progress import progress
+from harness.rules.threads import user_frames
+from harness.rules.view import workers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.rules.chain import Chain, Scene
+    from harness.rules.chain import Chain
+    from harness.rules.scene import Scene
     from harness.rules.view import ProcessView
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from harness.evidence import FlightDump, FlightEntry
     from harness.findings import Finding
-    from harness.rules.chain import Scene
+    from harness.rules.scene import Scene
 
 # Operations to which every rank brings as much.
 _EVEN = frozenset({"all_reduce", "reduce_scatter", "_reduce_scatter_base", "_all_gather_base"})

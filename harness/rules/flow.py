@@ -17,7 +17,7 @@ from harness.rules import runs, say
 
 if TYPE_CHECKING:
     from harness.evidence import IoCounters, Syscall, Traffic
-    from harness.rules.chain import Scene
+    from harness.rules.scene import Scene
     from harness.rules.view import ProcessView
     from harness.rules.waits import Wait
 

@@ -9,15 +9,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from harness.rules import runs, say
-from harness.rules.chain import workers_of
 from harness.rules.outside import ends
 from harness.rules.progress import progress
+from harness.rules.view import workers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.findings import Finding
-    from harness.rules.chain import Chain, Scene
+    from harness.rules.chain import Chain
+    from harness.rules.scene import Scene
     from harness.rules.view import ProcessView
     from harness.rules.waits import Wait
 

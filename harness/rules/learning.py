@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from harness.evidence import Frame
-    from harness.rules.chain import Scene
+    from harness.rules.scene import Scene
     from harness.rules.view import ProcessView
 
 # A rate is the scheduled one up to this; what trainers print is rounded.

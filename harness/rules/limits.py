@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from harness.evidence import Cgroup
     from harness.findings import Finding
-    from harness.rules.chain import Scene
+    from harness.rules.scene import Scene
     from harness.rules.view import ProcessView
 
 _PRESSED_PERCENT = 20.0

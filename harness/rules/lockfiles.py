@@ -16,7 +16,8 @@ from harness.evidence import Missing, Reading
 if TYPE_CHECKING:
     from harness.evidence import Descriptor, FileLock, Frame, Piece, Syscall
     from harness.rules.source import Sources
-    from harness.rules.view import ThreadView, View
+    from harness.rules.threads import ThreadView
+    from harness.rules.view import View
     from harness.rules.waits import Wait
 
 _TRIES = re.compile(

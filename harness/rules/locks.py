@@ -1,6 +1,6 @@
 """Locks between threads, with a parent's threads after a fork, and between processes.
 
-Deadlocks are proved: each edge of a cycle was shown (`chain`). Where who holds what could not be shown, the
+Deadlocks are proved: each edge of a cycle was shown (`edges`). Where who holds what could not be shown, the
 rule says less, or nothing. Not covered: lock files (`outside`, `lockfiles`).
 """
 
@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.rules import say
-from harness.rules.chain import user_frames
+from harness.rules.edges import key_of
 from harness.rules.outside import ends
 from harness.rules.progress import progress
+from harness.rules.threads import user_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.findings import Finding
-    from harness.rules.chain import Scene
+    from harness.rules.scene import Scene
     from harness.rules.view import ProcessView
     from harness.rules.waits import Wait
 
@@ -171,11 +172,11 @@ def _holder_in_parent(scene: Scene, wait: Wait, parent: ProcessView) -> str:
     """The thread of the parent that stands in a block of the same name: after a fork addresses are alike."""
     if wait.user is None or (wanted := scene.sources.asked(wait.user)) is None:
         return ""
-    key = scene.key(wait.thread, wait.user, wanted)
+    key = key_of(scene, wait.thread, wait.user, wanted)
     for thread in parent.threads:
         for frame in user_frames(thread):
             for held in scene.sources.held(frame):
-                if key is not None and scene.key(thread, frame, held.expression) == key:
+                if key is not None and key_of(scene, thread, frame, held.expression) == key:
                     return f"in the parent {thread.name} holds {wanted} at {say.place(frame)}"
     return ""
 

@@ -16,7 +16,7 @@ from harness import frames as code
 
 if TYPE_CHECKING:
     from harness.evidence import Frame
-    from harness.rules.view import ThreadView
+    from harness.rules.threads import ThreadView
 
 _NUMBER = re.compile(r"[+-]?\d[\d_]*(\.\d*)?([eE][+-]?\d+)?$")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from harness.evidence import Artifact, Descriptor
-    from harness.rules.chain import Scene
+    from harness.rules.scene import Scene
     from harness.rules.view import ProcessView
 
 _BUFFER_BYTES = 8192

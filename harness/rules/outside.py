@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
 from harness.rules import flow, lockfiles, say, working
-from harness.rules.chain import connected, descendants, user_frames
 from harness.rules.progress import progress
 from harness.rules.runs import runs_again
+from harness.rules.threads import user_frames
+from harness.rules.view import connected, descendants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.findings import Finding
-    from harness.rules.chain import Chain, Scene
+    from harness.rules.chain import Chain
+    from harness.rules.scene import Scene
     from harness.rules.view import ProcessView
     from harness.rules.waits import Wait
 

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from harness.evidence import Frame
-    from harness.rules.chain import Chain, Scene
+    from harness.rules.chain import Chain
     from harness.rules.motion import Counter
-    from harness.rules.view import ProcessView, ThreadView
+    from harness.rules.scene import Scene
+    from harness.rules.threads import ThreadView
+    from harness.rules.view import ProcessView
 
 # A step may take this many times as long as the last before it counts as late.
 _PATIENCE_STEPS = 3.0

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.findings import Finding
-    from harness.rules.chain import Chain, Scene
+    from harness.rules.chain import Chain
+    from harness.rules.scene import Scene
     from harness.rules.view import ProcessView
     from harness.rules.waits import Wait
 

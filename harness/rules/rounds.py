@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.evidence import Frame
-    from harness.rules.chain import Scene
     from harness.rules.motion import Counter
-    from harness.rules.view import ThreadView
+    from harness.rules.scene import Scene
+    from harness.rules.threads import ThreadView
 
 # What people call the loop of which one round is a step of the training.
 _STEP = re.compile(r"^(?!.*(micro|accum|sub|mini)).*(step|iter|update|batch|epoch)", re.IGNORECASE)

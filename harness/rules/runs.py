@@ -12,7 +12,7 @@ from harness.evidence import Reading
 
 if TYPE_CHECKING:
     from harness.evidence import Undisturbed
-    from harness.rules.view import ThreadView
+    from harness.rules.threads import ThreadView
 
 
 def undisturbed(thread: ThreadView) -> tuple[Undisturbed, ...]:

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
     from harness.evidence import Frame
     from harness.findings import State
-    from harness.rules.chain import Chain, Scene
-    from harness.rules.view import ProcessView, ThreadView
+    from harness.rules.chain import Chain
+    from harness.rules.scene import Scene
+    from harness.rules.threads import ThreadView
+    from harness.rules.view import ProcessView
     from harness.rules.waits import Wait
 
 _IDLE_CORES = 0.05

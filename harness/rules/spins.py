@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.findings import Finding
-    from harness.rules.chain import Chain, Scene
-    from harness.rules.view import ProcessView, ThreadView
+    from harness.rules.chain import Chain
+    from harness.rules.scene import Scene
+    from harness.rules.threads import ThreadView
+    from harness.rules.view import ProcessView
     from harness.rules.waits import Wait
 
     Loop: TypeAlias = ast.For | ast.AsyncFor | ast.While

@@ -4,7 +4,7 @@ The one table of what waiting looks like in the standard library and in the libr
 outermost library frame that the user's frame called names the wait (`queue.get`, not the lock inside it);
 the system call confirms it, or speaks alone where the user's line called C directly.
 
-Not covered: who else has a part in it (`chain`), what it means (families).
+Not covered: who else has a part in it (`edges`), what it means (families).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.rules import lockfiles, runs
 if TYPE_CHECKING:
     from harness.evidence import Descriptor, Frame, Socket, Syscall
     from harness.rules.source import Sources
-    from harness.rules.view import ThreadView
+    from harness.rules.threads import ThreadView
 
 Kind: TypeAlias = Literal[
     "queue-get", "queue-put", "queue-join", "process-queue", "event", "join", "lock", "process-lock",

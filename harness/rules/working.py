@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING
 from harness import frames as code
 from harness.evidence import Frame, Reading
 from harness.rules import rounds, runs, say, spins
-from harness.rules.chain import descendants
 from harness.rules.progress import Progress, by_record, progress
 from harness.rules.progress import advances as ends_by
+from harness.rules.view import descendants
 from harness.rules.waits import IDLE_CORES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.findings import Finding
-    from harness.rules.chain import Chain, Scene
+    from harness.rules.chain import Chain
     from harness.rules.motion import Counter
-    from harness.rules.view import ProcessView, ThreadView
+    from harness.rules.scene import Scene
+    from harness.rules.threads import ThreadView
+    from harness.rules.view import ProcessView
 
 _MUCH_IO_BYTES_PER_SECOND = 256 * 1024
 # A poll uses a fraction of this.

@@ -13,7 +13,7 @@ from harness import codec
 from harness.collect import deadline, flight
 from harness.evidence import FlightDump, FlightEntry, Missing, Reading
 from harness.rules import diagnose, flights
-from harness.rules.chain import Scene
+from harness.rules.scene import Scene
 from harness.rules.view import View
 from tests.support.cases import case, frame, process, process_sample, sample, stack
 

@@ -10,8 +10,8 @@ import pytest
 from harness.collect import traffic
 from harness.collect.case import Options, collect
 from harness.collect.procfs import Proc, parse_schedstat
-from harness.rules.chain import Scene
 from harness.rules.runs import never_ran, runs_again
+from harness.rules.scene import Scene
 from harness.rules.view import View
 from tests.support import victims
 from tests.support.wait import wait_for

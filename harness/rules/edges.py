@@ -1,0 +1,238 @@
+"""Whom a wait is for: the thread that it needs, and what shows that.
+
+An edge is drawn only where it can be shown: the same object (its address in two frames), the same
+expression in two functions, the thread that a `join` names. Where none can be shown, the edge says what is
+missing (`gap`), and rules say so or abstain.
+
+Not covered: executors, pools and worker processes (`harness.rules.workers`), following edges
+(`harness.rules.scene`), ranks among each other (`harness.rules.ranks`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from harness.rules import workers
+from harness.rules.chain import Edge
+from harness.rules.threads import package_frames, user_frames
+from harness.rules.view import connected, workers_of
+
+if TYPE_CHECKING:
+    from harness.evidence import Frame
+    from harness.rules.scene import Scene
+    from harness.rules.threads import ThreadView
+    from harness.rules.waits import Wait
+
+Key: TypeAlias = tuple[str, object, str]
+
+
+def edge_of(scene: Scene, wait: Wait) -> Edge:
+    """The thread that a wait is for, or why none is known."""
+    return _behind_the_gil(wait, _by_kind(scene, wait))
+
+
+def _by_kind(scene: Scene, wait: Wait) -> Edge:
+    match wait.kind:
+        case "lock":
+            return _lock(scene, wait)
+        case "event":
+            return _counterpart(
+                scene, wait, ("wait", "wait_for", "acquire"), ("set", "notify", "notify_all", "release")
+            )
+        case "queue-get":
+            return _counterpart(scene, wait, ("get",), ("put", "put_nowait"))
+        case "queue-put":
+            return _counterpart(scene, wait, ("put",), ("get", "get_nowait"))
+        case "queue-join":
+            return _counterpart(scene, wait, ("join",), ("task_done", "get"))
+        case "join":
+            return _joined(wait)
+        case "future":
+            return workers.executor(scene, wait)
+        case "gil":
+            holder = next((each for each in wait.thread.process.threads if each.holds_gil), None)
+            return Edge(to=holder, fact="another thread holds the GIL in every dump")
+        case "exit":
+            return _held_at_exit(scene, wait)
+        case "pool":
+            return workers.pool(scene, wait)
+        case "dataloader" | "process-queue":
+            return workers.processes(scene, wait)
+        case "process-join":
+            return workers.child(scene, wait)
+        case "child" if workers_of(wait.thread.process):
+            return workers.child(scene, wait)
+        case "sync-over-async":
+            return _loop(wait)
+        case "async":
+            return _offloaded(scene, wait)
+    return Edge()
+
+
+def _behind_the_gil(wait: Wait, edge: Edge) -> Edge:
+    """One call into C that never lets the GIL go holds up every other thread, whatever it waits for."""
+    if edge.to is not None or wait.kind in ("disk", "stopped", "busy"):
+        return edge
+    for thread in wait.thread.process.threads:
+        if thread is not wait.thread and thread.holds_gil and thread.stood_still and len(thread.shapes) > 1:
+            return Edge(
+                to=thread, fact=f"{thread.name} holds the GIL in every sample: no other thread can run"
+            )
+    return edge
+
+
+def _lock(scene: Scene, wait: Wait) -> Edge:
+    if wait.user is None:
+        return Edge(gap="unproved")
+    if wait.thread.python_frames[0].file.startswith("<frozen importlib"):
+        return _import(scene, wait, wait.user)
+    if wait.frame is not None and wait.frame.file.endswith("/logging/__init__.py"):
+        return _log_handler(wait)
+    wanted = scene.sources.asked(wait.user)
+    key = key_of(scene, wait.thread, wait.user, wanted) if wanted else None
+    if key is None:
+        return Edge(gap="unproved")
+    for thread in wait.thread.process.threads:
+        for frame in user_frames(thread):
+            for held in scene.sources.held(frame):
+                if key_of(scene, thread, frame, held.expression) == key:
+                    # The thread itself included: it waits for what it holds.
+                    place = f"{frame.file.rsplit('/', 1)[-1]}:{held.line}"
+                    fact = f"{wanted} is held by {thread.name}, which took it at {place} in {frame.function}"
+                    return Edge(to=thread, fact=fact)
+    return Edge(gap="nobody", fact=f"no thread of this process stands in a block that holds {wanted}")
+
+
+def _log_handler(wait: Wait) -> Edge:
+    """The thread that is in the same handler: it holds the handler's lock while it writes its line."""
+    for thread in wait.thread.process.threads:
+        frame = thread.frame_in("handle", module="/logging/__init__.py")
+        same = frame is not None and any(
+            each.name == "self" and each.address == wait.object_address for each in frame.locals
+        )
+        if same and wait.object_address and frame is not thread.python_frames[0]:
+            acquires = thread.python_frames[0].function == "acquire"
+            if not acquires or thread.python_frames.index(frame) > 1:
+                return Edge(to=thread, fact=f"{thread.name} is in that handler, and holds its lock")
+    return Edge(gap="unproved")
+
+
+def _import(scene: Scene, wait: Wait, user: Frame) -> Edge:
+    """The thread that runs the module whose import is waited for: it holds the lock until it is done."""
+    names = scene.sources.imported(user)
+    for thread in wait.thread.process.threads:
+        for frame in thread.python_frames:
+            path = frame.file.removesuffix("/__init__.py").removesuffix(".py")
+            if frame.function == "<module>" and any(
+                path.endswith("/" + name.replace(".", "/")) for name in names
+            ):
+                fact = f"{thread.name} still imports {frame.file.rsplit('/', 1)[-1]}, and holds its lock"
+                return Edge(to=thread, fact=fact)
+    return Edge(gap="unproved")
+
+
+def _counterpart(scene: Scene, wait: Wait, own: tuple[str, ...], opposite: tuple[str, ...]) -> Edge:
+    threads = wait.thread.process.threads
+    # A trainer that is installed as a package has no frame of "the user's": then its own count.
+    frames_of = user_frames if any(map(user_frames, threads)) else package_frames
+    others = [each for each in threads if each is not wait.thread and frames_of(each)]
+    if not others:
+        return Edge(gap="nobody", fact="no other thread of the process runs the user's code")
+    keys: set[Key] = set()
+    if wait.object_address:
+        keys.add(("at", wait.object_address, ""))
+    expression = scene.sources.receiver(wait.user, *own) if wait.user else None
+    if expression and wait.user and (key := key_of(scene, wait.thread, wait.user, expression)):
+        keys.add(key)
+    proved: list[ThreadView] = []
+    for thread in others:
+        for frame in frames_of(thread):
+            calls = {each for method in opposite for each in scene.sources.calls(frame, method)}
+            if any(key_of(scene, thread, frame, each) in keys for each in calls):
+                proved.append(thread)
+                break
+    if not proved:
+        refers = any(
+            local.address == wait.object_address
+            for thread in others
+            for frame in frames_of(thread)
+            for local in frame.locals
+            if wait.object_address
+        )
+        # Under another name, by an argument, it is known by its address alone.
+        known = (
+            wait.thread.process.has_trusted_locals
+            and bool(keys)
+            and not refers
+            and all(scene.sources.of(f) for t in others for f in frames_of(t))
+        )
+        return Edge(gap="nobody" if known else "unproved")
+    # Of several: one that cannot go on says more than one that waits for the same thing.
+    chosen = min(proved, key=lambda each: scene.wait(each).kind in ("busy", wait.kind))
+    return Edge(to=chosen, fact=f"{chosen.name} is the one that calls {'/'.join(opposite[:2])} on it")
+
+
+def _joined(wait: Wait) -> Edge:
+    others = [each for each in wait.thread.process.threads if each is not wait.thread and each.python_frames]
+    address = wait.object_address
+    for thread in others:
+        for frame in thread.python_frames[::-1][:3]:
+            if address and any(each.name == "self" and each.address == address for each in frame.locals):
+                return Edge(to=thread, fact=f"{thread.name} is the thread that is joined")
+    return (
+        Edge(to=others[0], fact=f"{others[0].name} is the only other thread")
+        if len(others) == 1
+        else Edge(gap="unproved")
+    )
+
+
+def _offloaded(scene: Scene, wait: Wait) -> Edge:
+    """An idle loop whose program runs something in a thread of an executor, and serves nobody."""
+    process = wait.thread.process
+    # What a server runs beside its loop says nothing of what it waits for; ranks listen as well.
+    serves = connected(process, "LISTEN") and process.rank is None
+    for thread in process.threads:
+        offloaded = thread is not wait.thread and thread.frame_in("_worker", module="futures/thread.py")
+        # A name is looked up by the loop's own executor, with no line of the user's on its stack.
+        if not offloaded or not (user_frames(thread) or scene.wait(thread).kind == "dns"):
+            continue
+        if not serves or scene.wait(thread).kind in ("collective", "rendezvous"):
+            return Edge(to=thread, fact=f"{thread.name} runs what the event loop gave to an executor")
+    return Edge()
+
+
+def _held_at_exit(scene: Scene, wait: Wait) -> Edge:
+    process = wait.thread.process
+    if wait.thread.frame_in("join", module="multiprocessing/process.py"):
+        return workers.child(scene, wait)
+    for thread in process.threads:
+        if thread.frame_in("_feed", module="multiprocessing/queues.py"):
+            return Edge(to=thread, fact="a queue's feeder thread has not written all that was put")
+    held = [each for each in process.threads if each is not wait.thread and user_frames(each)]
+    if wait.thread.frame_in("_python_exit", module="futures/thread.py"):
+        held = [each for each in held if each.frame_in("_worker", module="futures/thread.py")] or held
+    if held:
+        return Edge(to=held[0], fact=f"{held[0].name} still runs")
+    if workers_of(process):
+        return workers.processes(scene, wait)
+    return Edge(gap="unproved")
+
+
+def _loop(wait: Wait) -> Edge:
+    for thread in wait.thread.process.threads:
+        if thread is not wait.thread and thread.frame_in("run_forever", "_run_once", module="base_events.py"):
+            return Edge(to=thread, fact=f"the event loop runs in {thread.name}")
+    return Edge(gap="nobody", fact="no thread of this process runs an event loop")
+
+
+def key_of(scene: Scene, thread: ThreadView, frame: Frame, expression: str) -> Key | None:
+    """What an expression in a frame stands for, so that two frames can be compared; None if unknown."""
+    root, _, rest = expression.partition(".")
+    if not root.isidentifier() or "(" in rest:
+        return None
+    local = next((each for each in frame.locals if each.name == root), None)
+    if local is not None:
+        return ("at", local.address, rest)
+    # No local of that name: it is the module's. Where locals could not be read, the source tells.
+    module_wide = frame.function == "<module>" or scene.sources.binds(frame, root) is False
+    return ("name", frame.file, expression) if module_wide or thread.process.has_trusted_locals else None
