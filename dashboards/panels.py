@@ -38,6 +38,10 @@ STAGE_COLOURS = {
     "finish": "text",
 }
 OTHER_STAGE = len(STAGES) + 1
+STAGE_WORDS = {
+    **{at: (name, STAGE_COLOURS.get(name, "yellow")) for at, name in enumerate(STAGES, 1)},
+    OTHER_STAGE: ("other", "light-yellow"),
+}
 
 
 def of_run(metric: str) -> str:
@@ -53,6 +57,15 @@ def of_rank(metric: str, more: str = "") -> str:
 def rate(metric: str) -> str:
     """How much more of it each second."""
     return f"rate({of_rank(metric)}[$__rate_interval])"
+
+
+def stages() -> str:
+    """The stage that each chosen rank is in, by its number in STAGE_WORDS."""
+    selectors = [*(f'="{name}"' for name in STAGES), f'!~"{"|".join(STAGES)}"']
+    return " or ".join(
+        f"{at} * ({of_rank('trainer_stage', ',stage' + selector)} == 1)"
+        for at, selector in enumerate(selectors, 1)
+    )
 
 
 STEPS = f"{rate('trainer_step_duration_seconds_count')} > 0"
@@ -92,10 +105,11 @@ def status() -> list[Panel]:
             runbooks=("TrainerStalled", "TrainerVanished", "TrainerDown"),
         ),
         panel(
-            number().text_mode(c.BigValueTextMode.NAME).no_value("none"),
+            number().mappings(mapped(STAGE_WORDS)).no_value("none"),
             *(2, "Stage", "none", 4, 5),
-            "Where the ranks are now; more than one where they differ.",
-            query(f"max by (stage) ({of_rank('trainer_stage')}) == 1", "{{stage}}", instant=True),
+            """Where the ranks are now; more than one of a run where they differ. A stage under a name of its
+            own is shown as other.""",
+            query(f"max by (run_id, stage) ({stages()})", "{{run_id}}", instant=True),
         ),
         panel(
             number(),
@@ -188,10 +202,11 @@ def speed() -> list[Panel]:
             runbooks=("ThroughputDropped",),
         ),
         panel(
-            lines(stacked=True, floor=0),
+            # Of several runs each has its own: stacked on another's, a step would look as long as both.
+            lines(stacked=True, floor=0).repeat("run_id").repeat_direction("v"),
             *(23, "Step time by phase", "s", 8, 8),
             f"Seconds per step, by what they went into: {', '.join(PHASES[:-1])}, or {PHASES[-1]}.",
-            query(phases, "{{phase}} {{run_id}}"),
+            query(phases, "{{phase}} · {{run_id}}"),
             runbooks=("ThroughputDropped",),
         ),
     ]
@@ -199,26 +214,19 @@ def speed() -> list[Panel]:
 
 def progress() -> list[Panel]:
     """Does it move?"""
-    selectors = [*(f'="{name}"' for name in STAGES), f'!~"{"|".join(STAGES)}"']
-    numbered = [
-        f"{at} * ({of_rank('trainer_stage', ',stage' + selector)} == 1)"
-        for at, selector in enumerate(selectors, 1)
-    ]
-    stages = {at: (name, STAGE_COLOURS.get(name, "yellow")) for at, name in enumerate(STAGES, 1)}
-    stages[OTHER_STAGE] = ("other", "light-yellow")
     # A stall's series begins at 1: increase() would miss the first one.
     stalls = f"sum by (run_id, cause, stage) (last_over_time({of_run('trainer_stalls_total')}[$__range]))"
     return [
         panel(
             statetimeline.Panel()
-            .mappings(mapped(stages))
+            .mappings(mapped(STAGE_WORDS))
             .merge_values(True)
             .show_value(c.VisibilityMode.AUTO)
             .row_height(0.8)
             .legend(LEGEND),
             *(31, "Stages", "none", 24, 8),
             "What each rank was doing, over time. A stage under a name of its own is shown as other.",
-            query(f"max by (run_id, rank) ({' or '.join(numbered)})", EACH),
+            query(f"max by (run_id, rank) ({stages()})", EACH),
         ),
         panel(
             dashed(lines(floor=0), "B", colour="red"),
@@ -250,16 +258,21 @@ def progress() -> list[Panel]:
 
 def ranks() -> list[Panel]:
     """Is one of them different?"""
+    patience = f"""
+        (time() - {of_rank("trainer_last_progress_timestamp_seconds")})
+        / {of_rank("trainer_stall_timeout_seconds")}
+        and {of_rank("trainer_up")} == 1
+    """
     behind = (
         f"max by (run_id) ({of_rank('trainer_step')}) - on (run_id) group_right () {of_rank('trainer_step')}"
     )
     return [
         panel(
-            bars(steps={None: "green", 30: "orange", 300: "red"}),
-            *(41, "Progress by rank", "s", 8, 8),
-            """Seconds since a rank last moved, for the sixteen that wait longest. The one that is behind is
-            where to look: the others wait for it.""",
-            query(f"topk(16, {AGE})", EACH, instant=True),
+            bars(steps={None: "green", 0.5: "orange", 1: "red"}).max(1),
+            *(41, "Progress by rank", "percentunit", 8, 8),
+            """How much of its limit each rank has been without progress, of the sixteen that are nearest to it;
+            full and red: over it. The one that is behind is where to look: the others wait for it.""",
+            query(f"topk(16, {patience})", EACH, instant=True),
             runbooks=("TrainerStalled",),
         ),
         panel(

@@ -16,8 +16,9 @@ import pytest
 from harness.wire import STAGES
 from tests.support import prometheus
 from tests.support.env import REPOSITORY, clean_env
+from tests.support.needs import require
 
-pytestmark = pytest.mark.needs("yaml")  # in one environment only: nothing here depends on the Python
+yaml = require("yaml")  # in one environment only: nothing here depends on the Python
 
 FOLDER = REPOSITORY / "dashboards"
 RUNBOOKS = {page.stem for page in (REPOSITORY / "docs" / "runbooks").glob("*.md")}
@@ -28,6 +29,11 @@ VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"][
 QUERIES = prometheus.panel_queries()
 # Those of the linter's list that the panels use or may come to use.
 UNITS = {"none", "string", "short", "percentunit", "sci", "bytes", "watt", "s"}
+# What the linter is told to pass over, rule by rule: panels.
+EXCLUDED = {
+    rule: {entry["panel"] for entry in each["entries"]}
+    for rule, each in yaml.safe_load((FOLDER / ".lint").read_text())["exclusions"].items()
+}
 SELECTOR = re.compile(r"\b(?:trainer|harness)_\w+(\{[^}]*\})?")
 
 
@@ -166,8 +172,8 @@ def test_target_rules(query):
         assert window == ("$__range" if function == "last_over_time" else "$__rate_interval")
     for at in re.finditer(r"\w+_(?:total|bucket|count|sum)\{", query.expression):
         function = query.expression[: at.start()].rpartition("(")[0].rpartition(" ")[2].rpartition("(")[2]
-        # Stalls are told apart by cause, so each series begins at 1, which increase() would miss.
-        allowed = {"last_over_time"} if at[0] == "trainer_stalls_total{" else {"rate", "increase"}
+        excluded = query.panel in EXCLUDED["target-counter-agg-rule"]
+        allowed = {"last_over_time"} if excluded else {"rate", "increase"}
         assert function in allowed, (function, at[0])
 
 
@@ -205,7 +211,33 @@ def test_one_run_or_several_and_the_newest_first():
     assert "current" not in VARIABLES["run_id"]
     for query in QUERIES:
         if query.legend:
-            assert "{{run_id}}" in query.legend or query.legend == "{{stage}}"
+            assert "{{run_id}}" in query.legend
+
+
+def test_what_is_stacked_is_stacked_for_each_run_by_itself():
+    """One run's phases on top of another's would be a step as long as both."""
+    stacked = [
+        panel
+        for panel in PANELS
+        if panel["fieldConfig"]["defaults"].get("custom", {}).get("stacking", {}).get("mode", "none")
+        != "none"
+    ]
+    assert [panel["title"] for panel in stacked] == ["Step time by phase"]
+    for panel in PANELS:
+        assert panel.get("repeat") == ("run_id" if panel in stacked else None), panel["title"]
+
+
+def test_bars_turn_red_at_the_limit_and_not_at_a_number_of_ours():
+    (bars,) = [panel for panel in PANELS if panel["title"] == "Progress by rank"]
+    defaults = bars["fieldConfig"]["defaults"]
+    assert (defaults["unit"], defaults["min"], defaults["max"]) == ("percentunit", 0, 1)
+    assert [(step["value"], step["color"]) for step in defaults["thresholds"]["steps"]] == [
+        (None, "green"),
+        (0.5, "orange"),
+        (1, "red"),
+    ]
+    (query,) = [query for query in QUERIES if query.panel == "Progress by rank"]
+    assert "/ trainer_stall_timeout_seconds{" in query.expression
 
 
 def test_rank_takes_in_what_has_none():
@@ -225,11 +257,14 @@ def test_the_status_says_down_where_there_is_no_value():
     assert status["gridPos"]["w"] * status["gridPos"]["h"] >= 30
 
 
-def test_the_timeline_knows_every_stage():
-    (timeline,) = [panel for panel in PANELS if panel["type"] == "state-timeline"]
-    options = timeline["fieldConfig"]["defaults"]["mappings"][0]["options"]
+@titled([panel for panel in PANELS if panel["title"] in {"Stage", "Stages"}])
+def test_stages_are_words_and_every_one_is_known(panel):
+    options = panel["fieldConfig"]["defaults"]["mappings"][0]["options"]
     words = [options[str(at)]["text"] for at in range(1, len(options) + 1)]
     assert words == [*STAGES, "other"]
+    for at, word in enumerate(STAGES, 1):
+        assert f"{at} * (trainer_stage{{" in panel["targets"][0]["expr"]
+        assert f',stage="{word}"}}' in panel["targets"][0]["expr"]
 
 
 def test_stalls_restarts_and_checkpoints_are_marked():
