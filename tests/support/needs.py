@@ -34,6 +34,7 @@ _MODULES = (
     "numpy",
     "filelock",
     "fsspec",
+    "check_jsonschema",
     "grafana_foundation_sdk",
     "lightning",
     "trl",

@@ -6,11 +6,12 @@ On Prometheus 2.42, the oldest that the rules have to run on.
 import json
 import re
 import subprocess
+import sys
 
 import pytest
 
 from tests.support import prometheus
-from tests.support.env import REPOSITORY
+from tests.support.env import REPOSITORY, clean_env
 from tests.support.needs import require
 
 yaml = require("yaml")
@@ -141,6 +142,31 @@ def documented(name):
     return line.split()
 
 
+def compose_says(file):
+    """What the Compose Specification's own schema has against a file."""
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)],
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.needs("check_jsonschema")
+def test_the_compose_file_is_what_the_specification_asks_for(tmp_path):
+    status, said = compose_says(FOLDER / "compose.yaml")
+    assert status == 0, said
+    for wrong in ({"volume": []}, {"network_mode": 1}, {"command": {"--web": 1}}):  # it would say so
+        prometheus_too = {**COMPOSE["services"]["prometheus"], **wrong}
+        (tmp_path / "compose.yaml").write_text(
+            json.dumps({**COMPOSE, "services": {"prometheus": prometheus_too}})
+        )
+        assert compose_says(tmp_path / "compose.yaml")[0] == 1, wrong
+
+
 @pytest.mark.parametrize("name", sorted(COMPOSE["services"]))
 def test_a_container_is_pinned_and_listens_to_this_machine_alone(name):
     service = COMPOSE["services"][name]
@@ -154,6 +180,45 @@ def test_a_container_is_pinned_and_listens_to_this_machine_alone(name):
     for volume in service["volumes"]:
         source, _, _ = volume.partition(":")
         assert source in COMPOSE["volumes"] or (FOLDER / source).exists(), source
+
+
+def test_what_a_container_is_told_to_read_is_mounted_there():
+    """Paths of the options and of Grafana's provisioning, followed through the volumes to files of ours."""
+
+    def on_disk(service, path):
+        for volume in COMPOSE["services"][service]["volumes"]:
+            source, target, *_ = volume.split(":")
+            if source.startswith(".") and (path == target or path.startswith(f"{target}/")):
+                return (FOLDER / source / path[len(target) :].lstrip("/")).resolve()
+        raise AssertionError(f"{path} of {service} comes from nowhere")
+
+    told = {
+        service: dict(word.partition("=")[::2] for word in COMPOSE["services"][service].get("command", []))
+        for service in COMPOSE["services"]
+    }
+    config = on_disk("prometheus", told["prometheus"]["--config.file"])
+    assert config == FOLDER / "prometheus" / "prometheus.yml"
+    assert on_disk("prometheus", told["prometheus"]["--web.user-assets"]) == REPOSITORY / "docs" / "runbooks"
+    assert on_disk("alertmanager", told["alertmanager"]["--config.file"]) == FOLDER / "alertmanager.yml"
+    scraping = yaml.safe_load(config.read_text())
+    assert [config.parent / each for each in scraping["rule_files"]] == [FOLDER / "prometheus/rules/*.yml"]
+    (discovery,) = scraping["scrape_configs"][0]["file_sd_configs"]
+    (announced,) = re.findall(r"--announce (\S+)", (FOLDER / "compose.yaml").read_text())
+    assert [config.parent / each for each in discovery["files"]] == [REPOSITORY / announced / "*.json"]
+    home = COMPOSE["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert on_disk("grafana", home) == FOLDER / "training.json"
+    for kind in ("datasources", "dashboards"):
+        path = f"/etc/grafana/provisioning/{kind}/training.yml"
+        assert on_disk("grafana", path) == FOLDER / "grafana" / "provisioning" / kind / "training.yml"
+    # Alertmanager is where Prometheus looks for it, and Prometheus where Grafana does.
+    (managers,) = scraping["alerting"]["alertmanagers"]
+    (address,) = managers["static_configs"][0]["targets"]
+    assert address == told["alertmanager"]["--web.listen-address"]
+    (source,) = yaml.safe_load(
+        (FOLDER / "grafana" / "provisioning" / "datasources" / "training.yml").read_text()
+    )["datasources"]
+    assert source["url"] == f"http://{told['prometheus']['--web.listen-address']}"
+    assert source["url"] == told["prometheus"]["--web.external-url"]
 
 
 @pytest.mark.needs("prometheus", "alertmanager")
