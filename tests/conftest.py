@@ -9,7 +9,9 @@ import signal
 import pytest
 
 from tests.support import needs
-from tests.support.examples import FACTOR
+from tests.support.examples import FACTOR, load_profile
+
+load_profile()
 
 # A shell without job control starts what stands before `&` deaf to Ctrl-C, and every program inherits that:
 # tests start from what a terminal gives.
