@@ -270,8 +270,8 @@ def ranks() -> list[Panel]:
         panel(
             bars(steps={None: "green", 0.5: "orange", 1: "red"}).max(1),
             *(41, "Progress by rank", "percentunit", 8, 8),
-            """How much of its limit each rank has been without progress, of the sixteen nearest to it; full and
-            red: over it. The one that is behind is where to look: the others wait for it.""",
+            """How much of its limit each rank has been without progress, of the sixteen nearest to it; full
+            and red: over it. The one that is behind is where to look: the others wait for it.""",
             query(f"topk(16, {patience})", EACH, instant=True),
             runbooks=("TrainerStalled",),
         ),
