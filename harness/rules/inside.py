@@ -9,8 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from harness.rules import runs, say
-from harness.rules.outside import ends
-from harness.rules.progress import progress
+from harness.rules.progress import ends, progress
 from harness.rules.view import workers_of
 
 if TYPE_CHECKING:

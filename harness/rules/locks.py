@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.rules import say
 from harness.rules.edges import key_of
-from harness.rules.outside import ends
-from harness.rules.progress import progress
+from harness.rules.progress import ends, progress
 from harness.rules.threads import user_frames
 
 if TYPE_CHECKING:

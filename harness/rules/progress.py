@@ -7,30 +7,30 @@ heartbeat. Whatever else changes is only told. Not covered: causes.
 from __future__ import annotations
 
 import ast
-import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness import frames as code
 from harness.evidence import Reading
-from harness.rules import flow, runs, say, source
+from harness.rules import flow, runs, say
+from harness.rules.loops import advances, exit_names, holds, is_open_ended, leaves_early, total
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from harness.evidence import Frame
     from harness.rules.chain import Chain
     from harness.rules.motion import Counter
     from harness.rules.scene import Scene
     from harness.rules.threads import ThreadView
     from harness.rules.view import ProcessView
+    from harness.rules.waits import Wait
 
 # A step may take this many times as long as the last before it counts as late.
 _PATIENCE_STEPS = 3.0
 _FOR_ANOTHER = frozenset({"join", "process-join", "future", "pool", "queue-join", "event"})
 # What trainers of libraries call their steps; other numbers of a library may be anything.
-_STEPS = re.compile(
+_LIBRARY_STEPS = re.compile(
     r"(global_|update_|train_|training_|optimizer_|current_)?(step|batch_idx|batch_index|iteration)s?$"
 )
 _RETRY = re.compile(r"retr|attempt|tries|try|wait|poll|fail|error|miss", re.IGNORECASE)
@@ -63,6 +63,13 @@ def progress(scene: Scene, chain: Chain) -> Progress | None:
         if counted is not None:
             return counted
     return _by_flow(scene, chain)
+
+
+def ends(scene: Scene, *kinds: str) -> Iterator[tuple[Chain, Wait]]:
+    """Chains that end in a wait of these kinds, and stand."""
+    for chain in scene.chains:
+        if chain.end.kind in kinds and not chain.cycle and progress(scene, chain) is None:
+            yield chain, chain.end
 
 
 def _by_flow(scene: Scene, chain: Chain) -> Progress | None:
@@ -147,7 +154,7 @@ def by_counter(scene: Scene, thread: ThreadView) -> Progress | None:
 def _by_library(scene: Scene, thread: ThreadView) -> Progress | None:
     """A library's training loop counted its steps on: the user's code only called it."""
     for counter in scene.motion(thread).library_counters:
-        if _STEPS.match(counter.name) and counter.monotonic and counter.last > counter.first:
+        if _LIBRARY_STEPS.match(counter.name) and counter.monotonic and counter.last > counter.first:
             place = counter.frame.file.rsplit("/", 1)[-1]
             return Progress(words=f"{counter.words} in {counter.frame.function} of {place}")
     return None
@@ -162,7 +169,7 @@ def _by_object(scene: Scene, thread: ThreadView) -> Progress | None:
     """What a `for` loop goes over was another object each time: it went on."""
     for name, frame in scene.motion(thread).replaced:
         for loop in scene.sources.loops(frame):
-            if isinstance(loop, ast.While) or source.is_open_ended(loop) or scene.sources.retries(frame):
+            if isinstance(loop, ast.While) or is_open_ended(loop) or scene.sources.retries(frame):
                 continue
             if name in {each.id for each in ast.walk(loop.target) if isinstance(each, ast.Name)}:
                 return Progress(
@@ -195,7 +202,7 @@ def _is_a_pause(scene: Scene, thread: ThreadView, counter: Counter) -> bool:
 
 
 def _polls(loop: ast.While) -> bool:
-    return bool(source.exit_names(loop)) or source.leaves_early(loop)
+    return bool(exit_names(loop)) or leaves_early(loop)
 
 
 def _by_round(scene: Scene, thread: ThreadView) -> Progress | None:
@@ -227,7 +234,7 @@ def _by_rests(scene: Scene, thread: ThreadView) -> Progress | None:
         if not (loops := scene.sources.loops(frame)):
             continue
         loop = loops[0]
-        if isinstance(loop, ast.While) or source.is_open_ended(loop) or source.leaves_early(loop):
+        if isinstance(loop, ast.While) or is_open_ended(loop) or leaves_early(loop):
             return None
         if scene.sources.retries(frame) or _RETRY.search(ast.unparse(loop.target)):
             return None
@@ -247,16 +254,6 @@ def _is_assigned(scene: Scene, counter: Counter) -> bool:
     )
 
 
-def advances(loop: ast.For | ast.AsyncFor | ast.While, counter: Counter) -> bool:
-    """Whether this loop's end depends on this counter."""
-    if isinstance(loop, ast.While):
-        return counter.name in source.exit_names(loop) and counter.name != source.bound(loop)
-    targets = {each.id for each in ast.walk(loop.target) if isinstance(each, ast.Name)}
-    if counter.name in targets:
-        return not source.is_open_ended(loop) or counter.name in source.exit_names(loop)
-    return False
-
-
 def outer_loops(scene: Scene, thread: ThreadView, counter: Counter) -> int:
     """How many loops of the user's code stand around the one that moves."""
     count = 0
@@ -268,70 +265,7 @@ def outer_loops(scene: Scene, thread: ThreadView, counter: Counter) -> int:
     return count
 
 
-def holds(loop: ast.For | ast.AsyncFor | ast.While, counter: Counter) -> bool:
-    """Whether a loop stands around one that moves by this counter."""
-    return any(
-        isinstance(each, (ast.For, ast.AsyncFor, ast.While)) and each is not loop and advances(each, counter)
-        for each in ast.walk(loop)
-    )
-
-
 def _is_retry(scene: Scene, thread: ThreadView, counter: Counter) -> bool:
     return scene.wait(thread).kind in ("sleep", "retry", "socket-connect", "dns") and scene.sources.retries(
         counter.frame
     )
-
-
-def total(loop: ast.For | ast.AsyncFor | ast.While, frame: Frame) -> float | None:
-    """How far a loop's variable goes: as many as there are rounds where it counts from 0 or 1."""
-    text = source.bound(loop)
-    if text is None:
-        return None
-    found, first = number(text, frame), start(loop, frame)
-    return found - 1 if found is not None and first == 1 and not isinstance(loop, ast.While) else found
-
-
-def start(loop: ast.For | ast.AsyncFor | ast.While, frame: Frame) -> float | None:
-    """The first value of a loop's variable, of `range` and of `enumerate`."""
-    call = None if isinstance(loop, ast.While) else loop.iter
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-        return None
-    if call.func.id == "range" and call.args:
-        return 0.0 if len(call.args) == 1 else number(ast.unparse(call.args[0]), frame)
-    if call.func.id == "enumerate":
-        given = call.args[1] if len(call.args) > 1 else next((each.value for each in call.keywords), None)
-        return 0.0 if given is None else number(ast.unparse(given), frame)
-    return None
-
-
-def number(text: str, frame: Frame) -> float | None:
-    """What a small expression is worth, with the numbers among a frame's locals; None if it has others."""
-    names = {}
-    for local in frame.locals:
-        if local.kind == "number":
-            with contextlib.suppress(ValueError):
-                names[local.name] = float(local.value.replace("_", ""))
-    try:
-        return float(_worth(ast.parse(text, mode="eval").body, names))
-    except (ValueError, TypeError, SyntaxError, OverflowError, ZeroDivisionError, KeyError):
-        return None
-
-
-def _worth(node: ast.expr, names: Mapping[str, float]) -> float:
-    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
-        return node.value
-    if isinstance(node, ast.Name):
-        return names[node.id]
-    if isinstance(node, ast.BinOp):
-        left, right = _worth(node.left, names), _worth(node.right, names)
-        if isinstance(node.op, ast.Add):
-            return left + right
-        if isinstance(node.op, ast.Sub):
-            return left - right
-        if isinstance(node.op, ast.Mult):
-            return left * right
-        if isinstance(node.op, ast.FloorDiv):
-            return left // right
-        if isinstance(node.op, ast.Pow) and 0 <= right <= 18:
-            return float(left**right)
-    raise ValueError

@@ -1,8 +1,7 @@
-"""Ranks that wait for each other: different collectives, one that is elsewhere, dead, or never came; the GPU.
+"""Ranks that wait for each other: different collectives, one that is elsewhere, or dead.
 
 Judged by the Python frames of all ranks of this machine. Not covered: ranks on other machines, and what a
-flight recorder tells (`flights`). `gpu-wait` is not verified: no Case of a real GPU was there to write it
-from.
+flight recorder tells (`flights`); ranks that never came (`rendezvous`).
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def collectives(scene: Scene) -> Iterator[Finding]:
     if not in_it:
         return
     if dead:
-        yield _dead(scene, in_it[0], dead)
+        yield rank_dead(scene, in_it[0], dead)
         return
     left = [each for each in absent if chains[id(each)].begin.kind in _GONE]
     if left:
@@ -99,115 +98,6 @@ def collectives(scene: Scene) -> Iterator[Finding]:
             f"{size} ranks are not here.",
             evidence=[_stands(each, waiting) for each in in_it[:4]],
             next_steps=["run harness diagnose on the other machines"],
-        )
-
-
-def rendezvous(scene: Scene) -> Iterator[Finding]:
-    """rendezvous-wait: ranks that never came."""
-    for chain in scene.chains:
-        wait = next((each for each in chain.waits if each.kind == "rendezvous"), None)
-        if wait is None:
-            continue
-        process = wait.thread.process
-        dead, expected = dead_ranks(scene), world_size(scene)
-        if dead and expected is not None and len(scene.view.ranks) < expected:
-            yield _dead(scene, chain, dead)
-            continue
-        if process.role == "launcher":
-            yield _nodes(scene, chain, wait)
-            continue
-        size = expected if expected is not None else "?"
-        present = sorted(each.rank for each in scene.view.ranks if each.rank is not None)
-        address = (
-            f"{process.environment.get('MASTER_ADDR', '?')}:{process.environment.get('MASTER_PORT', '?')}"
-        )
-        yield say.finding(
-            scene,
-            chain,
-            "hung",
-            "rendezvous-wait",
-            0.9,
-            f"{say.who(wait.thread)} waits at {say.place(wait.user)} for ranks that have not come: "
-            f"{size} expected, "
-            f"{len(present) or 1} seen here.",
-            evidence=[
-                (
-                    f"expected {size} ranks, present on this machine: "
-                    f"{', '.join(map(str, present)) or 'this one'}"
-                ),
-                f"the store is at {address}",
-            ],
-            next_steps=[
-                (
-                    "see whether the other ranks were started, with the same MASTER_ADDR, MASTER_PORT "
-                    "and WORLD_SIZE"
-                )
-            ],
-            wait=wait,
-        )
-
-
-def _nodes(scene: Scene, chain: Chain, wait: Wait) -> Finding:
-    """The launcher itself waits: for the launchers of other nodes."""
-    process = wait.thread.process
-    nodes = _option(process, "nnodes") or "more"
-    address = _option(process, "rdzv-endpoint") or ":".join(
-        filter(None, (_option(process, "master-addr"), _option(process, "master-port")))
-    )
-    return say.finding(
-        scene,
-        chain,
-        "hung",
-        "rendezvous-wait",
-        0.9,
-        f"The launcher waits for other nodes, before it starts a rank: {nodes} nodes are expected.",
-        evidence=[f"--nnodes {nodes}", f"the rendezvous is at {address}" if address else ""],
-        next_steps=["see whether the launcher was started on every node, with the same rendezvous"],
-        wait=wait,
-    )
-
-
-def _option(process: ProcessView, name: str) -> str:
-    """The value of a launcher's option: `--nnodes=2`, `--nnodes 2`, with - or _ inside."""
-    words = [word.replace("_", "-") if word.startswith("-") else word for word in process.command]
-    for word, following in zip(words, [*process.command[1:], ""], strict=True):
-        key, equals, value = word.partition("=")
-        if key.lstrip("-") == name:
-            return value if equals else following
-    return ""
-
-
-def gpu(scene: Scene) -> Iterator[Finding]:
-    """gpu-wait. Not verified on a GPU: its confidence stays low."""
-    gpus = scene.view.case.gpus
-    if not isinstance(gpus, Reading):
-        return
-    for chain in scene.chains:
-        wait = chain.end
-        pid = wait.thread.process.pid
-        mine = [
-            each
-            for each in gpus.value
-            if isinstance(each.processes, Reading) and any(one.pid == pid for one in each.processes.value)
-        ]
-        statement = scene.sources.statement(wait.user) if wait.user is not None else ""
-        asks = wait.kind == "gpu" or re.search(r"\.(item|cpu|tolist|synchronize|numpy)\(", statement)
-        if not mine or not asks or by_record(scene, wait.thread.process) is not None:
-            continue
-        busy = [
-            f"GPU {each.index} is {each.utilization_ratio.value:.0%} busy"
-            for each in mine
-            if isinstance(each.utilization_ratio, Reading)
-        ]
-        yield say.finding(
-            scene,
-            chain,
-            "hung",
-            "gpu-wait",
-            0.6,
-            f"It waits for the GPU, at {say.place(wait.user)}.",
-            evidence=[*busy, "this rule is not verified on a GPU"],
-            next_steps=["nvidia-smi, and dmesg | grep -i xid, tell of a GPU that fell off"],
         )
 
 
@@ -302,7 +192,8 @@ def _seen(process: ProcessView) -> bool:
     return process.main is not None and bool(process.main.frames)
 
 
-def _dead(scene: Scene, chain: Chain, dead: list[str]) -> Finding:
+def rank_dead(scene: Scene, chain: Chain, dead: list[str]) -> Finding:
+    """rank-dead: the others wait for one of these."""
     return say.finding(
         scene,
         chain,

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.rules import progress, source
+from harness.rules import loops
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,19 +61,19 @@ def around(scene: Scene, thread: ThreadView, counter: Counter) -> tuple[Round, .
     found: list[Round] = []
     for frame in frames[inner:]:
         for loop in scene.sources.loops(frame):
-            if _same_function(frame, counter.frame) and not progress.holds(loop, counter):
+            if _same_function(frame, counter.frame) and not loops.holds(loop, counter):
                 continue  # the counter's own loop, and those inside it
             if (known := of(loop, frame)) is not None:
                 found.append(known)
     return tuple(found)
 
 
-def of(loop: ast.For | ast.AsyncFor | ast.While, frame: Frame) -> Round | None:
+def of(loop: loops.Loop, frame: Frame) -> Round | None:
     """A loop as its frame shows it; None for one that counts nothing by name."""
     if isinstance(loop, ast.While):
         test = loop.test
         if (
-            source.bound(loop) is None
+            loops.bound(loop) is None
             or not isinstance(test, ast.Compare)
             or not isinstance(test.left, ast.Name)
         ):
@@ -81,13 +81,13 @@ def of(loop: ast.For | ast.AsyncFor | ast.While, frame: Frame) -> Round | None:
         name, first = test.left.id, None
     else:
         name = next((each.id for each in ast.walk(loop.target) if isinstance(each, ast.Name)), "")
-        first = progress.start(loop, frame)
+        first = loops.start(loop, frame)
         if not name:
             return None
     return Round(
         name=name,
-        at=progress.number(name, frame),
-        total=progress.total(loop, frame),
+        at=loops.number(name, frame),
+        total=loops.total(loop, frame),
         first=first,
         frame=frame,
         line=loop.lineno,

@@ -3,13 +3,12 @@
 Pure: the text is the Case's own (`evidence.Source`), parsed and never run. Where a function was not
 recorded, or does not parse, there is no answer (None or nothing), and a rule that needs one abstains.
 
-Not covered: names across modules, values.
+Not covered: how a loop ends (`harness.rules.loops`), names across modules, values.
 """
 
 from __future__ import annotations
 
 import ast
-import re
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.evidence import Case, Frame, Source
+    from harness.rules.loops import Loop
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +78,7 @@ class Sources:
         source = self.of(frame)
         return "\n".join(source.lines) if source else ""
 
-    def loops(self, frame: Frame) -> tuple[ast.For | ast.AsyncFor | ast.While, ...]:
+    def loops(self, frame: Frame) -> tuple[Loop, ...]:
         """The loops of its function that a frame stands in, innermost first."""
         found = [
             node
@@ -204,94 +206,6 @@ class Sources:
         if tree is None:
             return
         yield from ast.walk(tree)
-
-
-def exit_names(loop: ast.For | ast.AsyncFor | ast.While) -> set[str]:
-    """The names on which a loop's end depends: its test, its target, tests before break and return."""
-    tests: list[ast.AST] = []
-    if isinstance(loop, ast.While):
-        tests.append(loop.test)
-    else:
-        tests += [loop.target, loop.iter]
-    for node in ast.walk(loop):
-        if isinstance(node, ast.If) and _leaves(node):
-            tests.append(node.test)
-    return {each.id for test in tests for each in ast.walk(test) if isinstance(each, ast.Name)}
-
-
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_CLOCK = re.compile(r"\b(time|monotonic|perf_counter|process_time|thread_time|now|utcnow|clock)(_ns)?\(")
-
-
-def ends_by_clock(loop: ast.For | ast.AsyncFor | ast.While) -> bool:
-    """Whether a loop asks a clock when to end: then nothing but time has to change."""
-    tests: list[ast.AST] = [loop.test] if isinstance(loop, ast.While) else []
-    tests += [node.test for node in ast.walk(loop) if isinstance(node, ast.If) and _leaves(node)]
-    return any(_CLOCK.search(ast.unparse(each)) for each in tests)
-
-
-def _leaves(node: ast.If) -> bool:
-    return any(
-        isinstance(each, (ast.Break, ast.Return, ast.Raise)) for part in node.body for each in ast.walk(part)
-    )
-
-
-def touched(loop: ast.For | ast.AsyncFor | ast.While) -> set[str]:
-    """Names that a loop's body may change: assigned to, in part too, called on, or given to a call."""
-    found: set[str] = set()
-    for statement in loop.body:
-        for node in ast.walk(statement):
-            if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and isinstance(
-                node.ctx, (ast.Store, ast.Del)
-            ):
-                found.add(_root(node))
-            if isinstance(node, ast.Call):
-                # A part that is read from it (a slice, an item) is another object.
-                found |= {
-                    _root(each) for each in (node.func, *node.args) if not isinstance(each, ast.Subscript)
-                }
-    return found - {""}
-
-
-def _root(node: ast.expr) -> str:
-    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Starred)):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def leaves_early(loop: ast.For | ast.AsyncFor | ast.While) -> bool:
-    """Whether something inside a loop may end it."""
-    return any(isinstance(each, (ast.Break, ast.Return)) for each in ast.walk(loop))
-
-
-def is_open_ended(loop: ast.For | ast.AsyncFor | ast.While) -> bool:
-    """Whether a loop has no end of its own: `while`, or `for` over itertools.count and the like."""
-    if isinstance(loop, ast.While):
-        return True
-    text = ast.unparse(loop.iter)
-    return "count(" in text or "cycle(" in text or "repeat(" in text or text.startswith("iter(")
-
-
-def bound(loop: ast.For | ast.AsyncFor | ast.While) -> str | None:
-    """`total` of `for x in range(total)`, or of `while x < total`; None for other loops."""
-    if isinstance(loop, ast.While):
-        test = loop.test
-        if (
-            isinstance(test, ast.Compare)
-            and len(test.ops) == 1
-            and isinstance(test.ops[0], (ast.Lt, ast.LtE))
-        ):
-            return ast.unparse(test.comparators[0])
-        return None
-    call = loop.iter
-    if (
-        isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Name)
-        and call.func.id == "range"
-        and call.args
-    ):
-        return ast.unparse(call.args[0] if len(call.args) == 1 else call.args[1])
-    return None
 
 
 def _calls(node: ast.AST, method: str, line: int) -> bool:

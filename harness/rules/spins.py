@@ -10,11 +10,12 @@ import ast
 import dataclasses
 import itertools
 import re
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from harness import frames as code
 from harness.evidence import Frame
-from harness.rules import say, source
+from harness.rules import say
+from harness.rules.loops import ends_by_clock, exit_names, is_open_ended, touched
 from harness.rules.progress import progress
 
 if TYPE_CHECKING:
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
     from harness.findings import Finding
     from harness.rules.chain import Chain
+    from harness.rules.loops import Loop
     from harness.rules.scene import Scene
     from harness.rules.threads import ThreadView
     from harness.rules.view import ProcessView
     from harness.rules.waits import Wait
 
-    Loop: TypeAlias = ast.For | ast.AsyncFor | ast.While
 
 # A thread that computes reads its modules and its data as well.
 MOSTLY_IO_BYTES_PER_SECOND = 8 * 2**20
@@ -77,13 +78,13 @@ def spinning(scene: Scene, chain: Chain) -> Finding | None:
     loops = scene.sources.loops(frame)
     owners = {_owner(file) for file, _ in motion.functions}
     works = "package" in owners
-    loop = next((each for each in loops if source.is_open_ended(each)), None)
+    loop = next((each for each in loops if is_open_ended(each)), None)
     moved = {each.name for each in motion.counters}
-    if loop is not None and source.ends_by_clock(loop):
+    if loop is not None and ends_by_clock(loop):
         return _until_a_moment(scene, chain, frame, used)
     for within, endless in _generators(scene, thread, frame):
         return _endless(scene, chain, within, endless, used, 0.8)
-    if loop is not None and loop is loops[0] and not works and not (source.exit_names(loop) & moved):
+    if loop is not None and loop is loops[0] and not works and not (exit_names(loop) & moved):
         sure = _never_ends(thread, frame, loop)
         if sure:
             return _endless(scene, chain, frame, loop, used, sure)
@@ -101,7 +102,7 @@ def spinning(scene: Scene, chain: Chain) -> Finding | None:
             if thread.process.has_trusted_locals
             else ["without locals a slow loop looks the same: look again without --no-locals"],
         )
-    if loops and not source.is_open_ended(loops[0]):
+    if loops and not is_open_ended(loops[0]):
         return say.finding(
             scene,
             chain,
@@ -120,7 +121,7 @@ def _endless(
 ) -> Finding:
     thread = chain.end.thread
     words = ast.unparse(loop).split("\n", 1)[0]
-    names = ", ".join(sorted(source.exit_names(loop))) or "nothing"
+    names = ", ".join(sorted(exit_names(loop))) or "nothing"
     return say.finding(
         scene,
         chain,
@@ -160,10 +161,10 @@ def _never_ends(thread: ThreadView, frame: Frame, loop: Loop) -> float:
     changed = _changed(seen)
     hidden = {
         name
-        for name in source.exit_names(loop) & source.touched(loop)
+        for name in exit_names(loop) & touched(loop)
         if any(each.name == name and each.kind in ("object", "container", "numbers") for each in frame.locals)
     }
-    if source.exit_names(loop) & changed:
+    if exit_names(loop) & changed:
         return 0.0
     if not hidden or len(seen) < 2:
         return 0.85
@@ -188,8 +189,8 @@ def _generators(scene: Scene, thread: ThreadView, frame: Frame) -> Iterator[tupl
 
 def _stands(frame: Frame, seen: list[Frame], loop: Loop) -> bool:
     """Whether a loop's end depends on names, all of them were read twice or more, and none of them moved."""
-    names = source.exit_names(loop)
-    written = names & source.touched(loop)
+    names = exit_names(loop)
+    written = names & touched(loop)
     readable = all(each.kind in ("number", "bool") for each in frame.locals if each.name in written)
     return bool(names) and len(seen) > 1 and readable and not names & _changed(seen)
 
@@ -237,7 +238,7 @@ def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
             and loop is not None
         ):
             assert loop is not None
-            if source.ends_by_clock(loop):
+            if ends_by_clock(loop):
                 return _until_a_moment(scene, chain, frame, used)
             words = ast.unparse(loop).split("\n", 1)[0]
             return say.finding(
@@ -331,7 +332,6 @@ def _until_a_moment(scene: Scene, chain: Chain, frame: Frame, used: list[str]) -
 
 
 def _at(chain: Chain, frame: Frame) -> Wait:
-
     return dataclasses.replace(chain.end, user=frame)
 
 

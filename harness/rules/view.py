@@ -19,7 +19,7 @@ from harness.rules.threads import begins_worker, threads_of
 from harness.views import rates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from harness.evidence import Case, Process, Stacks
     from harness.findings import Role
@@ -237,6 +237,19 @@ class View:
     def trainers(self) -> tuple[ProcessView, ...]:
         """The processes that train: the ranks, or the one that is not a launcher, worker or helper."""
         return self.ranks or tuple(each for each in self.processes if each.role == "trainer")
+
+    @cached_property
+    def record(self) -> Mapping[str, Any] | None:
+        """The heartbeat of the first trainer that has one."""
+        return next((each.record for each in self.trainers if each.record is not None), None)
+
+    @cached_property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """The newest steps, oldest first; of a Case without them, the heartbeat's last."""
+        if isinstance(self.case.steps, Reading):
+            return self.case.steps.value
+        row = (self.record or {}).get("last")
+        return [row] if isinstance(row, dict) else []
 
 
 def workers_of(process: ProcessView) -> tuple[ProcessView, ...]:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from harness import frames as code
 from harness.evidence import Frame, Reading
 from harness.rules import rounds, runs, say, spins
+from harness.rules.loops import advances as ends_by
 from harness.rules.progress import Progress, by_record, progress
-from harness.rules.progress import advances as ends_by
 from harness.rules.view import descendants
 from harness.rules.waits import IDLE_CORES
 

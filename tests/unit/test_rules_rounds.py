@@ -9,7 +9,7 @@ import pytest
 
 from harness.evidence import Local, Reading, Source
 from harness.rules import diagnose
-from harness.rules.progress import number
+from harness.rules.loops import number
 from tests.support.cases import case, frame, process, process_sample, sample, stack
 
 FILE = "/home/u/train.py"

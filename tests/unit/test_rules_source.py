@@ -9,7 +9,7 @@ import pytest
 
 from harness.collect.sources import extent
 from harness.evidence import Source
-from harness.rules import source
+from harness.rules import loops
 from harness.rules.source import Sources
 from tests.support.cases import case, frame
 
@@ -70,12 +70,12 @@ def test_a_pause_after_a_caught_failure_in_a_loop_is_a_retry(sources):
 
 def test_what_ends_a_loop(sources):
     (endless,) = sources.loops(at(18))
-    assert source.is_open_ended(endless)
-    assert source.exit_names(endless) == {"step", "total"}
+    assert loops.is_open_ended(endless)
+    assert loops.exit_names(endless) == {"step", "total"}
     (polls,) = sources.loops(at(20))
-    assert source.exit_names(polls) == {"flag"}
+    assert loops.exit_names(polls) == {"flag"}
     (counted,) = sources.loops(at(12))
-    assert source.bound(counted) == "3"
+    assert loops.bound(counted) == "3"
 
 
 def test_no_source_no_answer():

@@ -1,0 +1,179 @@
+"""What a loop's source says of how it goes on and ends: by which names, how far, with which numbers.
+
+Pure: about one loop's syntax, and the locals of the frame that stands in it. Not covered: finding the loop
+(`harness.rules.source`), whether anything moved (`harness.rules.motion`).
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import re
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.evidence import Frame
+    from harness.rules.motion import Counter
+
+Loop: TypeAlias = ast.For | ast.AsyncFor | ast.While
+
+_CLOCK = re.compile(r"\b(time|monotonic|perf_counter|process_time|thread_time|now|utcnow|clock)(_ns)?\(")
+
+
+def exit_names(loop: Loop) -> set[str]:
+    """The names on which a loop's end depends: its test, its target, tests before break and return."""
+    tests: list[ast.AST] = []
+    if isinstance(loop, ast.While):
+        tests.append(loop.test)
+    else:
+        tests += [loop.target, loop.iter]
+    for node in ast.walk(loop):
+        if isinstance(node, ast.If) and _leaves(node):
+            tests.append(node.test)
+    return {each.id for test in tests for each in ast.walk(test) if isinstance(each, ast.Name)}
+
+
+def ends_by_clock(loop: Loop) -> bool:
+    """Whether a loop asks a clock when to end: then nothing but time has to change."""
+    tests: list[ast.AST] = [loop.test] if isinstance(loop, ast.While) else []
+    tests += [node.test for node in ast.walk(loop) if isinstance(node, ast.If) and _leaves(node)]
+    return any(_CLOCK.search(ast.unparse(each)) for each in tests)
+
+
+def _leaves(node: ast.If) -> bool:
+    return any(
+        isinstance(each, (ast.Break, ast.Return, ast.Raise)) for part in node.body for each in ast.walk(part)
+    )
+
+
+def touched(loop: Loop) -> set[str]:
+    """Names that a loop's body may change: assigned to, in part too, called on, or given to a call."""
+    found: set[str] = set()
+    for statement in loop.body:
+        for node in ast.walk(statement):
+            if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and isinstance(
+                node.ctx, (ast.Store, ast.Del)
+            ):
+                found.add(_root(node))
+            if isinstance(node, ast.Call):
+                # A part that is read from it (a slice, an item) is another object.
+                found |= {
+                    _root(each) for each in (node.func, *node.args) if not isinstance(each, ast.Subscript)
+                }
+    return found - {""}
+
+
+def _root(node: ast.expr) -> str:
+    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Starred)):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def leaves_early(loop: Loop) -> bool:
+    """Whether something inside a loop may end it."""
+    return any(isinstance(each, (ast.Break, ast.Return)) for each in ast.walk(loop))
+
+
+def is_open_ended(loop: Loop) -> bool:
+    """Whether a loop has no end of its own: `while`, or `for` over itertools.count and the like."""
+    if isinstance(loop, ast.While):
+        return True
+    text = ast.unparse(loop.iter)
+    return "count(" in text or "cycle(" in text or "repeat(" in text or text.startswith("iter(")
+
+
+def bound(loop: Loop) -> str | None:
+    """`total` of `for x in range(total)`, or of `while x < total`; None for other loops."""
+    if isinstance(loop, ast.While):
+        test = loop.test
+        if (
+            isinstance(test, ast.Compare)
+            and len(test.ops) == 1
+            and isinstance(test.ops[0], (ast.Lt, ast.LtE))
+        ):
+            return ast.unparse(test.comparators[0])
+        return None
+    call = loop.iter
+    if (
+        isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id == "range"
+        and call.args
+    ):
+        return ast.unparse(call.args[0] if len(call.args) == 1 else call.args[1])
+    return None
+
+
+def advances(loop: Loop, counter: Counter) -> bool:
+    """Whether this loop's end depends on this counter."""
+    if isinstance(loop, ast.While):
+        return counter.name in exit_names(loop) and counter.name != bound(loop)
+    targets = {each.id for each in ast.walk(loop.target) if isinstance(each, ast.Name)}
+    if counter.name in targets:
+        return not is_open_ended(loop) or counter.name in exit_names(loop)
+    return False
+
+
+def holds(loop: Loop, counter: Counter) -> bool:
+    """Whether a loop stands around one that moves by this counter."""
+    return any(
+        isinstance(each, (ast.For, ast.AsyncFor, ast.While)) and each is not loop and advances(each, counter)
+        for each in ast.walk(loop)
+    )
+
+
+def total(loop: Loop, frame: Frame) -> float | None:
+    """How far a loop's variable goes: as many as there are rounds where it counts from 0 or 1."""
+    text = bound(loop)
+    if text is None:
+        return None
+    found, first = number(text, frame), start(loop, frame)
+    return found - 1 if found is not None and first == 1 and not isinstance(loop, ast.While) else found
+
+
+def start(loop: Loop, frame: Frame) -> float | None:
+    """The first value of a loop's variable, of `range` and of `enumerate`."""
+    call = None if isinstance(loop, ast.While) else loop.iter
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+        return None
+    if call.func.id == "range" and call.args:
+        return 0.0 if len(call.args) == 1 else number(ast.unparse(call.args[0]), frame)
+    if call.func.id == "enumerate":
+        given = call.args[1] if len(call.args) > 1 else next((each.value for each in call.keywords), None)
+        return 0.0 if given is None else number(ast.unparse(given), frame)
+    return None
+
+
+def number(text: str, frame: Frame) -> float | None:
+    """What a small expression is worth, with the numbers among a frame's locals; None if it has others."""
+    names = {}
+    for local in frame.locals:
+        if local.kind == "number":
+            with contextlib.suppress(ValueError):
+                names[local.name] = float(local.value.replace("_", ""))
+    try:
+        return float(_worth(ast.parse(text, mode="eval").body, names))
+    except (ValueError, TypeError, SyntaxError, OverflowError, ZeroDivisionError, KeyError):
+        return None
+
+
+def _worth(node: ast.expr, names: Mapping[str, float]) -> float:
+    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+        return node.value
+    if isinstance(node, ast.Name):
+        return names[node.id]
+    if isinstance(node, ast.BinOp):
+        left, right = _worth(node.left, names), _worth(node.right, names)
+        if isinstance(node.op, ast.Add):
+            return left + right
+        if isinstance(node.op, ast.Sub):
+            return left - right
+        if isinstance(node.op, ast.Mult):
+            return left * right
+        if isinstance(node.op, ast.FloorDiv):
+            return left // right
+        if isinstance(node.op, ast.Pow) and 0 <= right <= 18:
+            return float(left**right)
+    raise ValueError
