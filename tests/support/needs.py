@@ -51,6 +51,7 @@ _PROGRAMS = {
     "prometheus": "prometheus",
     "promtool": "promtool",
     "py-spy": "py-spy",
+    "ssh": "ssh",
     "tmux": "tmux",
 }
 

@@ -270,7 +270,7 @@ def stack(folder: Path) -> Iterator[Stack]:
         for each in routing["receivers"]:
             each["webhook_configs"] = [{"url": receiver.url}]
         (folder / "alertmanager.yml").write_text(json.dumps(routing))
-        alerts = _serve(
+        alerts = serve(
             ending,
             folder,
             "prometheus-alertmanager",
@@ -281,7 +281,7 @@ def stack(folder: Path) -> Iterator[Stack]:
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s", "scrape_timeout": "1s"}
         config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{alerts}"]
         (folder / "prometheus.yml").write_text(json.dumps(config))
-        port = _serve(
+        port = serve(
             ending,
             folder,
             "prometheus",
@@ -291,7 +291,7 @@ def stack(folder: Path) -> Iterator[Stack]:
         yield Stack(folder, receiver, port)
 
 
-def _serve(ending: contextlib.ExitStack, folder: Path, name: str, *arguments: str) -> int:
+def serve(ending: contextlib.ExitStack, folder: Path, name: str, *arguments: str) -> int:
     """Start one that answers /-/ready, on a port that was free; the port."""
     for _ in range(5):
         port = free_port()
