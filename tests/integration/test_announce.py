@@ -105,6 +105,82 @@ def test_nobody_has_to_wait_for_the_last_scrape(tmp_path, start, interrupt):
     assert announced(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("command", "expected"), [(("sh", "-c", "exit 3"), 3), (("true",), 0), (("no-such-program",), 127)]
+)
+def test_a_command_that_ends_by_itself_is_withdrawn_however_it_ended(tmp_path, start, command, expected):
+    status, said = start("run", *command, options=("--linger", "0")).end()
+    assert status == expected, said
+    assert list((tmp_path / "targets").iterdir()) == []
+
+
+IGNORES = runs.python(
+    "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('begun', flush=True); "
+    "time.sleep(600)"
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "signals"),
+    [
+        (SLEEPS, (signal.SIGINT,)),
+        (SLEEPS, (signal.SIGTERM,)),
+        (SLEEPS, (signal.SIGQUIT,)),
+        (IGNORES, (signal.SIGINT, signal.SIGINT)),
+    ],
+)
+def test_a_run_that_is_ended_by_hand_is_withdrawn(tmp_path, start, command, signals):
+    run = start("run", *command, options=("--linger", "0"))
+    run.wait_for_log("begun")
+    assert len(announced(tmp_path)) == 1
+    lines = iter(run.process.stdout.readline, "")
+    for number in signals:
+        run.process.send_signal(number)
+        assert any("passed on" in line or "killing" in line for line in lines), "it was heard"
+    status, _ = run.end()
+    assert status != 0
+    assert list((tmp_path / "targets").iterdir()) == []
+
+
+def test_a_terminal_that_goes_away_ends_neither_the_run_nor_its_announcement(tmp_path, start):
+    run = start("run", *WAITS, options=("--stdin", "inherit", "--linger", "0"), stdin=subprocess.PIPE)
+    run.wait_for_log("begun")
+    (file,) = announced(tmp_path)
+    run.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "trainer_run_info{" in scrape(read(file)["targets"][0]), 40, "its metrics")
+    assert announced(tmp_path) == [file]
+    run.process.stdin.write("0\n")
+    run.process.stdin.flush()
+    assert run.end()[0] == 0
+    assert announced(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_who_leaves_off_watching_withdraws_and_leaves_the_process_alone(tmp_path, number):
+    target = subprocess.Popen(["sleep", "600"])
+    watch = subprocess.Popen(
+        [
+            *(*runs.HARNESS, "watch", str(target.pid), "--metrics-port", "0"),
+            *("--announce", str(tmp_path / "targets")),
+        ],
+        cwd=tmp_path,
+        env=clean_env(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_announced(tmp_path)
+        watch.send_signal(number)
+        said, _ = watch.communicate(timeout=40)
+        assert "alone" in said
+        assert list((tmp_path / "targets").iterdir()) == []
+        assert target.poll() is None
+    finally:
+        for process in (target, watch):
+            process.kill()
+            process.communicate()
+
+
 def test_what_cannot_be_announced_is_not_started(tmp_path, start):
     (tmp_path / "targets").write_text("in the way")
     status, said = start("run", "touch", str(tmp_path / "started")).end()
