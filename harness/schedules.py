@@ -1,8 +1,9 @@
 """The learning rate that a declared schedule asks for at a step: what `emit.open(schedule=...)` described.
 
 Kinds: "cosine", "linear" and "constant", each after a linear warm-up, each with `floor` as a ratio of the
-peak. An unknown kind, or one declared in part, yields None: never a guess. Not here: schedules as a trainer
-applies them (`nsa.schedule` is one; a test holds the two equal).
+peak. A warm-up is by (step + 1) / warmup, or `from_zero`, as transformers has it. An unknown kind, or one
+declared in part, yields None: never a guess. Not here: schedules as a trainer applies them (`nsa.schedule` is
+one; a test holds the two equal).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def scheduled_rate(schedule: Mapping[str, Any] | None, step: int) -> float | Non
         if not (math.isfinite(peak) and warmup >= 0):
             return None
         if done < warmup:
-            return peak * ((done + 1) / warmup)
+            return peak * ((done + (not schedule.get("from_zero", False))) / warmup)
         if kind == "constant":
             return peak
         total, floor = int(schedule["total"]), float(schedule.get("floor", 0.0))

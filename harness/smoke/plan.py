@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
 from harness.limits import Overrides
+from harness.render.text import single_line
 from harness.smoke import expectations, order, yamlfile
 from harness.smoke.expect import FileWritten, IncidentFound, LogHas, LogLacks
 from harness.smoke.yamlfile import PlanError, Values, nearest
@@ -54,6 +55,12 @@ _STAGE_KEYS = (
 )
 # A stage's name is a folder's name and a word on the command line.
 _STAGE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+# What follows it where there is one stage for each value.
+_STAGE_VALUE = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What only a shell understands, and what has a key of its own.
+_SHELLS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "<", "2>", "2>&1", "&>"})
+_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=.*", re.DOTALL)
 _VALUE_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -62,6 +69,7 @@ class Stage:
     """One stage, ready to run."""
 
     name: str
+    family: str  # its name in the file: the same for all that `for_each` made of one
     summary: str
     command: tuple[str, ...]
     budget_seconds: float
@@ -112,16 +120,20 @@ class Plan:
         return dataclasses.replace(self, stages=tuple(stage.scaled(factor) for stage in self.stages))
 
     def selected(self, only: Sequence[str], start: str | None) -> tuple[Stage, ...]:
-        """The stages that `--only` and `--from` leave; UsageError for an unknown name."""
-        names = [stage.name for stage in self.stages]
-        for name in (*only, *([start] if start else ())):
+        """The stages that `--only` and `--from` leave; UsageError for an unknown name.
+
+        The name of a family stands for all its stages.
+        """
+        names = dict.fromkeys(name for stage in self.stages for name in (stage.name, stage.family))
+        for name in (*only, *([start] if start is not None else ())):
             if name not in names:
                 raise UsageError(f"{self.path}: no stage {name!r}", remedy=nearest(name, names))
-        first = names.index(start) if start else 0
+        called = [{stage.name, stage.family} for stage in self.stages]
+        first = next((n for n, each in enumerate(called) if start in each), 0)
         return tuple(
             stage
-            for number, stage in enumerate(self.stages)
-            if number >= first and (not only or stage.name in only)
+            for stage, each in zip(self.stages[first:], called[first:], strict=True)
+            if not only or each.intersection(only)
         )
 
 
@@ -132,6 +144,9 @@ def load(path: Path, settings: Mapping[str, str | tuple[str, ...]] | None = None
     included: dict[str, Item] = {}
     if "include" in root:
         beside = path.parent / root["include"].text()
+        if not beside.is_file():
+            what = "no such file" if not beside.exists() else "is no file"
+            raise root["include"].wrong(f"{beside}: {what}", "Name a YAML file, seen from the plan's folder")
         included = yamlfile.read(beside, Values({})).mapping(("values", "stages"))
         values.update(_values(included.get("values"), beside.parent))
     own = _values(root.get("values"), path.parent)
@@ -155,7 +170,7 @@ def load(path: Path, settings: Mapping[str, str | tuple[str, ...]] | None = None
     stages = [dataclasses.replace(stage, needs=order.needs(stage, families)) for stage in stages]
     order.check_needs(stages)
     _refuse_unused(root.get("values"), known)
-    name = root["name"].text() if "name" in root else path.stem
+    name = single_line(root["name"].text() if "name" in root else path.stem)
     return Plan(path=str(path), name=name, stages=tuple(stages))
 
 
@@ -181,7 +196,9 @@ def _refuse_unknown_settings(path: str, settings: Mapping[str, object], known: I
 def _refuse_unused(item: Item | None, values: Values) -> None:
     for name, value in (item.mapping() if item is not None else {}).items():
         if name not in values.used:
-            raise value.wrong("no stage uses it", nearest(name, sorted(values.used - {"python"})))
+            raise value.wrong(
+                "no stage uses it", f"Write {{{name}}} in a stage, see that it is spelt alike, or remove it"
+            )
 
 
 def _parse_stage(item: Item, budgets: Mapping[str, Item]) -> list[Stage]:
@@ -198,7 +215,7 @@ def _parse_stage(item: Item, budgets: Mapping[str, Item]) -> list[Stage]:
     item = dataclasses.replace(item, key=name)
     keys = item.mapping(_STAGE_KEYS)
     if "for_each" not in keys:
-        return [_parse_one(item, name, budgets.get(name))]
+        return [_parse_one(item, name, name, budgets.get(name))]
     variable = keys["for_each"].text()
     several = item.values.get(variable)
     if several is None:
@@ -208,17 +225,23 @@ def _parse_stage(item: Item, budgets: Mapping[str, Item]) -> list[Stage]:
     several = (several,) if isinstance(several, str) else several
     if not several:
         raise keys["for_each"].wrong(f"{variable} is an empty list", "Give it one value or more")
+    for value in several:
+        if len(several) > 1 and not _STAGE_VALUE.fullmatch(value):
+            raise keys["for_each"].wrong(
+                f"{yamlfile.shown(value)} cannot be part of a stage's name", "Use letters, digits, . - and _"
+            )
     return [
         _parse_one(
             item.with_values(item.values.replaced(variable, value)),
             name if len(several) == 1 else f"{name}-{value}",
+            name,
             budgets.get(name),
         )
         for value in several
     ]
 
 
-def _parse_one(item: Item, name: str, budget: Item | None) -> Stage:
+def _parse_one(item: Item, name: str, family: str, budget: Item | None) -> Stage:
     keys = item.mapping(_STAGE_KEYS)
     budget = budget.with_values(item.values) if budget is not None else keys.get("budget")
     stall = keys["stall"].text() if "stall" in keys else None
@@ -229,9 +252,13 @@ def _parse_one(item: Item, name: str, budget: Item | None) -> Stage:
             what = str(error).removeprefix(f"--stall-timeout {stall}: ").partition(". ")[0]
             raise keys["stall"].wrong(f"{yamlfile.shown(stall)}: {what}", error.remedy) from None
     environment = keys["environment"].mapping() if "environment" in keys else {}
+    for variable, value in environment.items():
+        if not _VARIABLE_NAME.fullmatch(variable):
+            raise value.wrong("cannot name a variable", "Use letters, digits and underscores")
     return Stage(
         name=name,
-        summary=keys["summary"].text() if "summary" in keys else "",
+        family=family,
+        summary=single_line(keys["summary"].text()) if "summary" in keys else "",
         command=_command(keys["command"]),
         budget_seconds=budget.seconds() if budget is not None else DEFAULT_BUDGET_SECONDS,
         stall=stall,
@@ -255,6 +282,10 @@ def _command(item: Item) -> tuple[str, ...]:
             raise item.wrong(
                 f"cannot be split into words: {error}", "Mend the quotes, or write a list"
             ) from None
+        for word in _SHELLS.intersection(raw):
+            raise item.wrong(f"{word!r} is for a shell, and none runs it", 'Write [bash, -c, "..."]')
+        if raw and (assigned := _ASSIGNMENT.fullmatch(raw[0])):
+            raise item.wrong(f"begins with {assigned[1]}=", "Variables belong under environment")
         words = tuple(word for part in raw for word in _word(item, part))
     if not words or not words[0]:
         raise item.wrong("is empty", "Write the command, for instance {python} train.py")

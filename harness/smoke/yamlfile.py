@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from harness.errors import UsageError
+from harness.render.text import single_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,10 +28,14 @@ _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h)?")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _SHOWN_CHARACTERS = 60
 _NESTING = 50
+_LONGEST_SECONDS = 30 * 24 * 3600.0
 
 
 class PlanError(UsageError):
     """A plan with a mistake; the message names file, line, key, value and remedy."""
+
+    def __init__(self, message: str, *, remedy: str) -> None:
+        super().__init__(single_line(message), remedy=single_line(remedy))
 
 
 class Values:
@@ -143,19 +148,34 @@ class Item:
             raise self.wrong(f"{shown(text)} is not a number", "Write one, for instance 0.5 or 2e-4")
         return value
 
-    def count(self, least: int = 0) -> int:
+    def count(self, least: int = 0, most: float = math.inf) -> int:
         """A whole number."""
-        value = self.number()
-        if value != int(value) or value < least:
-            raise self.wrong(f"{shown(self.text())} is not a whole number of {least} or more", "Write one")
+        text = self.text()
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value == int(value) and least <= value <= most):
+            bounds = f"of {least} or more" if most == math.inf else f"from {least} to {most:g}"
+            raise self.wrong(f"{shown(text)} is not a whole number {bounds}", "Write one")
         return int(value)
+
+    def positive(self) -> float:
+        """A finite number above 0."""
+        value = self.number()
+        if value <= 0:
+            raise self.wrong(
+                f"{shown(self.text())} is not above 0", "Write such a number, for instance 0.5 or 2e-4"
+            )
+        return value
 
     def seconds(self) -> float:
         """A time: 90, 90 s, 1.5 m."""
         match = _TIME.fullmatch(self.text().strip())
         value = float(match[1]) * _SECONDS[match[2] or "s"] if match else 0.0
-        if value <= 0:
-            raise self.wrong(f"{shown(self.text())} is no time", "Write seconds (90) or minutes (5 m)")
+        if not 0 < value <= _LONGEST_SECONDS:
+            what = "is more than 30 days" if value else "is no time"
+            raise self.wrong(f"{shown(self.text())} {what}", "Write seconds (90) or minutes (5 m)")
         return value
 
     def size(self) -> int:
@@ -165,9 +185,12 @@ class Item:
         from harness.cli.options import size
 
         try:
-            return size(self.text())
+            value = size(self.text())
         except ArgumentTypeError as error:
             raise self.wrong(str(error).partition(":")[0], "Write 500M or 2G") from None
+        if value <= 0:
+            raise self.wrong(f"{shown(self.text())} is no size", "Write 500M or 2G")
+        return value
 
     def boolean(self) -> bool:
         """`true` or `false`."""
@@ -179,6 +202,8 @@ class Item:
     def pattern(self) -> str:
         """A regular expression; braces in it are its own."""
         raw = self._scalar()
+        if not raw:
+            raise self.wrong("is empty, which every line matches", "Write a regular expression")
         try:
             re.compile(raw)
         except re.error as error:

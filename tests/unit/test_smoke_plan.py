@@ -76,7 +76,7 @@ def expected(*lines: str) -> str:
         (stage("for_each: x"), ":4: a.for_each: 'x' is no value of this plan"),
         ("values: {x: []}\n" + stage("for_each: x"), ":5: a.for_each: x is an empty list"),
         (expected("steps: 3"), ":5: a.expect.steps: unknown key. Did you mean step?"),
-        (expected("step: many"), ":5: a.expect.step: 'many' is not a number"),
+        (expected("step: many"), ":5: a.expect.step: 'many' is not a whole number of 1 or more"),
         (expected("step: 0.5"), ":5: a.expect.step: '0.5' is not a whole number of 1 or more"),
         (expected("loss: {fals_by: 3}"), ":5: a.expect.loss.fals_by: unknown key. Did you mean falls_by?"),
         (expected("loss: {falls_by: .nan}"), ":5: a.expect.loss.falls_by: '.nan' is not a number"),
@@ -88,8 +88,39 @@ def expected(*lines: str) -> str:
         (expected("incident: {cause: socket}"), ":5: a.expect.incident: needs a cause and a time"),
         (expected("incident: {cause: socket-raed, within: 3}"), "is no cause. Did you mean socket-read?"),
         (expected("measured: {x: {at_lest: 3}}"), ":5: a.expect.measured.x.at_lest: unknown key"),
+        (expected("exit: 300"), ":5: a.expect.exit: '300' is not a whole number from 0 to 255"),
+        (expected("tokens_per_second: 0"), ":5: a.expect.tokens_per_second: '0' is not above 0"),
+        (expected("memory: 0"), ":5: a.expect.memory: '0' is no size"),
+        (expected("files: /etc/passwd"), ":5: a.expect.files: '/etc/passwd' is not below its run directory"),
+        (expected("files: [a, b/../../c]"), ":5: a.expect.files: 'b/../../c' is not below its run directory"),
+        (
+            expected("learning_rate: {peak: 1, warmup: 9, total: 8}"),
+            ":5: a.expect.learning_rate.warmup: 9 is more than the total of 8",
+        ),
+        (
+            expected("learning_rate: {peak: 1, total: 8, floor: 2}"),
+            ":5: a.expect.learning_rate.floor: '2' is no ratio",
+        ),
+        (expected("learning_rate: {peak: -1, total: 8}"), "learning_rate.peak: '-1' is not above 0"),
+        (expected("log_lacks: ''"), ":5: a.expect.log_lacks: is empty, which every line matches"),
+        (expected("incident: {cause: healthy, within: 3}"), "'healthy' is no cause"),
+        (
+            expected("measured: {x: {at_least: 5, at_most: 3}}"),
+            ":5: a.expect.measured.x: nothing is at least 5 and at most 3",
+        ),
+        (stage("budget: 800 h"), ":4: a.budget: '800 h' is more than 30 days"),
+        (stage("environment: {'a=b': c}"), ":4: a.environment.a=b: cannot name a variable"),
+        (
+            "stages:\n  - name: a\n    command: run | tee log\n",
+            ":3: a.command: '|' is for a shell, and none runs it",
+        ),
+        ("stages:\n  - name: a\n    command: A=1 run\n", ":3: a.command: begins with A=. Variables belong"),
+        ("values: {x: [a, ../b]}\n" + stage("for_each: x"), ":5: a.for_each: '../b' cannot be part of a"),
+        (stage('"\\e[31mx": 1'), ":4: stages[0].x: unknown key"),
+        ("include: .\n", ":1: include: "),
         (expected("measured: {x: {remedy: a}}"), ":5: a.expect.measured.x: says nothing of it"),
-        ("include: other.yaml\n", "other.yaml: no such file"),
+        ("include: other.yaml\n", ":1: include: "),
+        ("include: other.yaml\n", "other.yaml: no such file. Name a YAML file"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(text: str, said: str, tmp_path: Path) -> None:
@@ -199,6 +230,28 @@ def test_choosing_stages(tmp_path: Path) -> None:
     assert names(["a", "d"], "b") == ["d"]
     with pytest.raises(UsageError, match="no stage 'e'"):
         names(["e"], None)
+    with pytest.raises(UsageError, match="no stage ''"):
+        names([], "")
+
+
+def test_the_name_in_the_file_chooses_all_stages_made_of_it(tmp_path: Path) -> None:
+    text = (
+        "values: {dtype: [fp32, bf16]}\nstages:\n"
+        "  - {name: a, command: x}\n  - {name: m, command: 'x {dtype}', for_each: dtype}\n"
+        "  - {name: z, command: x}\n"
+    )
+    found = load(tmp_path, text)
+    names = lambda *args: [s.name for s in found.selected(*args)]  # noqa: E731
+    assert names(["m"], None) == ["m-fp32", "m-bf16"]
+    assert names(["m-bf16", "z"], None) == ["m-bf16", "z"]
+    assert names([], "m") == ["m-fp32", "m-bf16", "z"]
+    assert names([], "m-bf16") == ["m-bf16", "z"]
+
+
+def test_what_a_plan_says_of_itself_is_shown_and_not_obeyed(tmp_path: Path) -> None:
+    text = 'name: "\\e[31mred"\nstages: [{name: a, command: x, summary: "b\\e[2Jc"}]\n'
+    found = load(tmp_path, text)
+    assert (found.name, found.stages[0].summary) == ("red", "bc")
 
 
 def test_an_unknown_setting_is_refused(tmp_path: Path) -> None:
