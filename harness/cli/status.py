@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
-from harness.render.text import single_line
+from harness.render.text import single_line, spoken
 
 if TYPE_CHECKING:
     from harness.supervise.standing import Standing
@@ -88,18 +88,3 @@ def lines(standing: Standing) -> list[str]:
     rows.extend(("note", note) for note in standing.notes)
     found.extend(f"  {label:<10}{single_line(text)}" for label, text in rows)
     return found
-
-
-def spoken(seconds: float) -> str:
-    """`0.4 s`, `3 min 12 s`, `2 h 5 min`, `3 d 4 h`."""
-    if seconds < 60:
-        return f"{max(0.0, seconds):.1f} s"
-    whole = int(seconds)
-    for size, name, smaller, smaller_name in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if whole >= size:
-            return f"{whole // size} {name} {whole % size // smaller} {smaller_name}"
-    raise AssertionError

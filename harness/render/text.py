@@ -6,6 +6,7 @@ colour of its own. Not here: splitting a log into lines (`harness.watch.lines`).
 
 from __future__ import annotations
 
+import math
 import re
 
 # What may stand in a line that goes to a terminal. SGR (colours) is the one escape sequence let through.
@@ -64,7 +65,7 @@ def single_line(text: str | bytes) -> str:
 
 def duration(seconds: float) -> str:
     """0.1 s, 8.4 s, 1:12, 1:02:03, 2 d 03:04:05: what a clock would show, with tenths below a minute."""
-    if seconds != seconds or seconds in (float("inf"), float("-inf")):
+    if not math.isfinite(seconds):
         return "?"
     if seconds < 0:
         return f"-{duration(-seconds)}"
@@ -82,6 +83,22 @@ def duration(seconds: float) -> str:
 def clock(seconds: float) -> str:
     """1:58, 0:07, 1:02:03: a duration without tenths."""
     return duration(seconds) if seconds >= 59.95 else f"0:{max(0, int(seconds)):02d}"
+
+
+def spoken(seconds: float) -> str:
+    """0.4 s, 3 min 12 s, 2 h, 3 d 4 h: as people tell an age."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 60:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = int(seconds)
+    size, name, smaller, smaller_name = next(
+        each
+        for each in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
+        if whole >= each[0]
+    )
+    rest = whole % size // smaller
+    return f"{whole // size} {name}" + (f" {rest} {smaller_name}" if rest else "")
 
 
 def short_seconds(seconds: float) -> str:

@@ -3,6 +3,11 @@
 `RULES` and `NOTES` are explicit: each entry names the causes it may give, so that a test can walk them. A
 rule that lacks a reading abstains; where nothing carries, the verdict is `unknown` and says what was seen.
 
+What rules stand on, each on those before it: `loops`, `source` (what the source says); `calls`, `threads`,
+`roles`, `spawned`, `view` (the Case from above); `motion`, `runs`, `rounds` (what moved); `signatures`,
+`lockfiles`, `waits` (what a thread waits for); `chain`, `workers`, `edges`, `scene` (who waits for whom);
+`say` (words); `flow`, `progress` (does it advance). All other modules are rules, one a family of causes.
+
 Not covered: reading anything, showing anything.
 """
 
@@ -11,8 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harness.evidence import Missing, Reading
-from harness.findings import Diagnosis, Finding, Unchecked
+from harness.evidence import Reading
+from harness.findings import Diagnosis, Finding
+from harness.render.text import spoken
 from harness.rules import (
     endings,
     flights,
@@ -27,19 +33,19 @@ from harness.rules import (
     ranks,
     rates,
     rendezvous,
-    say,
     spins,
     working,
 )
 from harness.rules.scene import Scene
+from harness.rules.unchecked import not_checked
+from harness.rules.unknown import unknown
 from harness.rules.view import View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
-    from harness.evidence import Case, Piece
+    from harness.evidence import Case
     from harness.findings import Note
-    from harness.rules.view import ProcessView
 
 # Below this a finding is a guess, and is not made a verdict.
 CARRIES = 0.55
@@ -115,7 +121,7 @@ def diagnose(case: Case) -> Diagnosis:
     found.sort(key=lambda each: -each.confidence)
     kept = _distinct(found)
     if not kept or kept[0].confidence < CARRIES:
-        kept = [_unknown(scene), *kept]
+        kept = [unknown(scene), *kept]
     target = scene.view.target
     age = target.process.age_seconds if target is not None else None
     return Diagnosis(
@@ -128,7 +134,7 @@ def diagnose(case: Case) -> Diagnosis:
         notes=tuple(note for rule in NOTES for note in rule.judge(scene)),
         not_checked=tuple(not_checked(case)),
         headline=f"{target.command_text if target is not None else 'no such process'}"
-        + (f" · {_age(age.value)} old" if isinstance(age, Reading) else ""),
+        + (f" · {spoken(age.value)} old" if isinstance(age, Reading) else ""),
     )
 
 
@@ -146,121 +152,3 @@ def _distinct(found: list[Finding]) -> list[Finding]:
 
 def _clean(lines: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(line for line in lines if line))
-
-
-def _unknown(scene: Scene) -> Finding:
-    """What was seen, though it does not carry a verdict."""
-    evidence = []
-    for chain in scene.chains[:4]:
-        for wait in [each for each in chain.waits if each.kind != "unseen"][:3]:
-            at = f" at {say.place(wait.user)}" if wait.user is not None else ""
-            evidence.append(f"{say.who(wait.thread)} waits for {say.waits_for(wait)}{at}")
-        if chain.end.kind != "unseen":
-            evidence += [*chain.facts, *say.stillness(scene, chain.end.thread)]
-    for process in scene.subjects[:4]:
-        if process.main is None or not process.main.frames:
-            evidence += _from_outside(process)
-    unseen = next((each for each in not_checked(scene.view.case) if each.what == "Python stacks"), None)
-    remedies = unseen.detail.partition(". ")[2].split("; ") if unseen and unseen.reason == "denied" else []
-    again: tuple[str, ...] = (
-        "look again, longer: --samples 8 --duration 6",
-        "let it look into C code: --native always",
-    )
-    if unseen is not None and unseen.detail.startswith("not a Python"):
-        again = ("find the pid of the training: pgrep -af python",)
-    elif unseen is not None and unseen.detail == "a kernel thread":
-        again = ()
-    return Finding(
-        state="unknown",
-        cause="unknown",
-        confidence=0.0,
-        summary="What could be seen does not tell why."
-        if not remedies
-        else "Without a look into its Python there is no telling why.",
-        blame=next(
-            (say.blame(each.end.thread, each.end.user) for each in scene.chains if each.end.user is not None),
-            None,
-        ),
-        evidence=tuple(evidence),
-        next_steps=tuple(f"to allow it: {each}" for each in remedies) or again,
-    )
-
-
-def _from_outside(process: ProcessView) -> list[str]:
-    """What /proc and the heartbeat tell of a process whose Python cannot be seen."""
-    main = process.main
-    states = "".join(dict.fromkeys(each.state for each in main.samples if each is not None)) if main else ""
-    call = (
-        f", in the system call {main.syscall.name}" if main is not None and main.syscall is not None else ""
-    )
-    names = {"R": "running", "S": "asleep", "D": "asleep in the kernel", "T": "stopped", "Z": "a zombie"}
-    told = " and ".join(names.get(each, each) for each in states or process.state)
-    cpu = f", {process.cpu_cores * 100:.0f} % of a CPU" if process.cpu_cores is not None else ""
-    count = f"{len(process.threads)} thread{'' if len(process.threads) == 1 else 's'}"
-    facts = [f"pid {process.pid}: {told}{call}, {count}{cpu}"]
-    record = process.record
-    if record is not None:
-        step = f", step {record['step']}" if record.get("step") is not None else ""
-        wall = record.get("last_progress_wall_seconds")
-        ago = process.view.case.taken_at_seconds - wall if isinstance(wall, (int, float)) else None
-        when = f", last progress {_age(max(0.0, ago))} ago" if ago is not None else ""
-        facts.append(f"its heartbeat: stage {record.get('stage')}{step}{when}")
-    return facts
-
-
-def not_checked(case: Case) -> Iterator[Unchecked]:
-    """Each kind of evidence that is missing, once, with its reason."""
-    pieces: list[tuple[str, Piece[object]]] = [
-        ("gpu", case.gpus),
-        ("file locks", case.locks),
-        ("pipes", case.pipes),
-    ]
-    for sample in case.samples[-1:]:
-        pieces += [("Python stacks", each.stacks) for each in sample.processes]
-        pieces += [
-            ("locals and C frames", Missing(reason="denied", detail=each.stacks.value.limits))
-            for each in sample.processes
-            if isinstance(each.stacks, Reading) and each.stacks.value.method == "faulthandler"
-        ]
-        pieces += [
-            ("system calls", call.syscall)
-            for each in sample.processes
-            if isinstance(each.threads, Reading)
-            for call in each.threads.value
-        ]
-    for process in case.processes:
-        pieces += [("descriptors", process.descriptors), ("environment", process.environment)]
-    seen: set[tuple[str, str]] = set()
-    helpers = ("not a Python process", "a zombie", "has ended", "not there")
-    for what, piece in pieces:
-        if isinstance(piece, Missing) and (what, piece.reason) not in seen:
-            if (
-                piece.reason == "unavailable"
-                and any(word in piece.detail for word in helpers)
-                and len(case.processes) > 1
-            ):
-                continue  # a shell in the tree has no Python stack, and nobody misses it
-            seen.add((what, piece.reason))
-            yield Unchecked(what=what, reason=piece.reason, detail=piece.detail)
-    if isinstance(case.flight, Missing) and _several_ranks(case):
-        yield Unchecked(what="flight recorder", reason=case.flight.reason, detail=case.flight.detail)
-    for error in case.errors:
-        if error.collector in ("tree", "samples", "sources"):
-            yield Unchecked(what=error.collector, reason="unavailable", detail=error.detail)
-
-
-def _several_ranks(case: Case) -> bool:
-    environments = (each.environment for each in case.processes)
-    return any(
-        each.value.get("WORLD_SIZE", "1") not in ("", "1")
-        for each in environments
-        if isinstance(each, Reading)
-    )
-
-
-def _age(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"

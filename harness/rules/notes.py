@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
 from harness.findings import Note
+from harness.render.text import spoken
 from harness.rules import say
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def log_silent(scene: Scene) -> Iterator[Note]:
     if isinstance(log, Reading):
         silent = scene.view.case.taken_at_seconds - log.value.modified_wall_seconds
         if log.value.size_bytes > 0 and silent > _SILENT_SECONDS:
-            yield Note(cause="log-silent", summary=f"{log.value.path} was last written {_ago(silent)} ago.")
+            yield Note(cause="log-silent", summary=f"{log.value.path} was last written {spoken(silent)} ago.")
 
 
 def tokenizer_warning(scene: Scene) -> Iterator[Note]:
@@ -99,7 +100,7 @@ def stale(scene: Scene) -> Iterator[Note]:
         yield Note(
             cause="stale-artifacts",
             summary=f"{say.short(trainer, newest.path.rpartition('/')[0])} was last written "
-            f"{_ago(began - newest.modified_wall_seconds)} before this process began: TensorBoard shows "
+            f"{spoken(began - newest.modified_wall_seconds)} before this process began: TensorBoard shows "
             "an older run.",
             evidence=(newest.path,),
         )
@@ -109,7 +110,7 @@ def stale(scene: Scene) -> Iterator[Note]:
         yield Note(
             cause="stale-checkpoint",
             summary=f"The newest checkpoint, {say.short(trainer, newest.path)}, is "
-            f"{_ago(began - newest.modified_wall_seconds)} older than this process: not its own.",
+            f"{spoken(began - newest.modified_wall_seconds)} older than this process: not its own.",
         )
         return
     own = [each for each in saved if each.modified_wall_seconds >= began]
@@ -132,8 +133,8 @@ def _overdue(scene: Scene, trainer: ProcessView, own: Sequence[Artifact]) -> Ite
         newest = max(own, key=lambda each: each.modified_wall_seconds)
         yield Note(
             cause="stale-checkpoint",
-            summary=f"The last checkpoint, {say.short(trainer, newest.path)}, was written {_ago(ago)} ago; "
-            f"until then one came every {_ago(median(gaps))}.",
+            summary=f"The last checkpoint, {say.short(trainer, newest.path)}, was written {spoken(ago)} ago; "
+            f"until then one came every {spoken(median(gaps))}.",
             evidence=(f"{len(written)} checkpoints of this process",),
         )
 
@@ -186,22 +187,3 @@ def _unbuffered(process: ProcessView) -> bool:
         elif "u" in word:
             return True
     return False
-
-
-def _ago(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return (
-        f"{hours} h {minutes} min"
-        if hours < 24
-        else f"{seconds / 3600:.0f} h"
-        if hours < 48
-        else _days(seconds)
-    )
-
-
-def _days(seconds: float) -> str:
-    return f"{seconds / 86400:.0f} days"

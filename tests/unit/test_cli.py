@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.cli import COMMANDS
-from harness.cli.status import spoken
 from tests.support.env import clean_env
 
 if TYPE_CHECKING:
@@ -142,17 +141,3 @@ def test_output_into_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
     )
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.04, "0.0 s"),
-        (59.94, "59.9 s"),
-        (192, "3 min 12 s"),
-        (7500, "2 h 5 min"),
-        (3 * 86400 + 4 * 3600, "3 d 4 h"),
-    ],
-)
-def test_ages_are_told_as_people_do(seconds: float, text: str) -> None:
-    assert spoken(seconds) == text

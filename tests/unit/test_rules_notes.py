@@ -148,7 +148,7 @@ def with_artifacts(*found: Artifact) -> Case:
 def test_tensorboard_of_an_older_run_is_stale():
     old, own = artifact("tensorboard", AGE_SECONDS + 7200), artifact("tensorboard", 5)
     assert notes(with_artifacts(old))["stale-artifacts"] == (
-        "out was last written 2 h 0 min before this process began: TensorBoard shows an older run."
+        "out was last written 2 h before this process began: TensorBoard shows an older run."
     )
     assert "stale-artifacts" not in notes(with_artifacts(old, own))
     assert "stale-artifacts" not in notes(with_artifacts(artifact("log", AGE_SECONDS + 7200)))
@@ -157,14 +157,14 @@ def test_tensorboard_of_an_older_run_is_stale():
 def test_a_checkpoint_of_an_older_run_is_not_its_own():
     old = artifact("checkpoint", AGE_SECONDS + 7200, "last.pt")
     found = notes(with_artifacts(old))["stale-checkpoint"]
-    assert found == "The newest checkpoint, out/last.pt, is 2 h 0 min older than this process: not its own."
+    assert found == "The newest checkpoint, out/last.pt, is 2 h older than this process: not its own."
     assert "stale-checkpoint" not in notes(with_artifacts(old, artifact("checkpoint", 5)))
 
 
 def test_a_checkpoint_that_came_every_minute_and_comes_no_more_is_overdue():
     shards = [artifact("checkpoint", ago + late, f"{ago}") for ago in (540, 480, 420, 360) for late in (0, 2)]
     assert notes(with_artifacts(*shards))["stale-checkpoint"].endswith(
-        "was written 6 min ago; until then one came every 60 s."
+        "was written 6 min ago; until then one came every 1 min."
     )
     on_time = [artifact("checkpoint", ago) for ago in (540, 400, 260, 120)]
     assert "stale-checkpoint" not in notes(with_artifacts(*on_time))

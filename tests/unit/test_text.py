@@ -32,6 +32,23 @@ def test_clock_has_no_tenths(given, shown):
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
+        (-1, "0.0 s"),
+        (59.94, "59.9 s"),
+        (180, "3 min"),
+        (192, "3 min 12 s"),
+        (7500, "2 h 5 min"),
+        (3 * 86_400 + 4 * 3_600, "3 d 4 h"),
+        (float("nan"), "?"),
+        (float("inf"), "?"),
+    ],
+)
+def test_ages_are_told_as_people_do(given, shown):
+    assert text.spoken(given) == shown
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
         (0, "0"),
         (0.5, "0.5"),
         (950, "950"),
