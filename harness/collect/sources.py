@@ -4,8 +4,7 @@ The file's name comes from the target, so it is opened with care (`logs.read_reg
 user only if everyone may read it. What looks like a secret is replaced. A file that changed after the
 process began is told by its age: its lines may not be those that run.
 
-Not covered: the standard library; packages, but for the one frame of a thread that has no user's frame, and
-for processes that have none at all.
+Not covered: the standard library; the outer frames of packages that the user's code calls.
 """
 
 from __future__ import annotations
@@ -32,6 +31,8 @@ MAX_SOURCES = 96
 _MAX_FILE_BYTES = 2 * 2**20
 _MAX_LINE = 400
 _AROUND = 4
+# Of packages that the user's code calls: what waits, and what it was called from.
+_INNERMOST = 4
 
 
 def around(proc: Proc, processes: Sequence[Process], samples: Sequence[Sample]) -> tuple[Source, ...]:
@@ -113,7 +114,7 @@ def _indent(text: str) -> int:
 def _wanted(samples: Sequence[Sample]) -> Iterator[tuple[int, Frame]]:
     """Frames of the user, the newest dumps first; of threads without any, the one that would be blamed.
 
-    Then, where a whole process has none, as a trainer that is installed as a package: those of packages.
+    Then those of packages: a trainer may be installed as one, and locks are taken in them.
     """
     stacks = [
         (process.pid, process.stacks.value.threads)
@@ -127,8 +128,9 @@ def _wanted(samples: Sequence[Sample]) -> Iterator[tuple[int, Frame]]:
             own = _of(thread, "user") or ([blamed] if blamed is not None else [])
             yield from ((pid, frame) for frame in own)
     for pid, threads in stacks:
-        if not any(_of(thread, "user") for thread in threads):
-            yield from ((pid, frame) for thread in threads for frame in _of(thread, "package"))
+        installed = not any(_of(thread, "user") for thread in threads)
+        for thread in threads:
+            yield from ((pid, frame) for frame in _of(thread, "package")[: None if installed else _INNERMOST])
 
 
 def _of(thread: ThreadStack, owner: frames.Owner) -> list[Frame]:

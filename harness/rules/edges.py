@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from harness.rules import workers
 from harness.rules.chain import Edge
-from harness.rules.threads import package_frames, user_frames
+from harness.rules.threads import code_frames, package_frames, user_frames
 from harness.rules.view import connected, workers_of
 
 if TYPE_CHECKING:
@@ -88,12 +88,12 @@ def _lock(scene: Scene, wait: Wait) -> Edge:
         return _import(scene, wait, wait.user)
     if wait.frame is not None and wait.frame.file.endswith("/logging/__init__.py"):
         return _log_handler(wait)
-    wanted = scene.sources.asked(wait.user)
-    key = key_of(scene, wait.thread, wait.user, wanted) if wanted else None
+    taker, wanted = wanted_lock(scene, wait)
+    key = key_of(scene, wait.thread, taker, wanted) if taker is not None and wanted else None
     if key is None:
         return Edge(gap="unproved")
     for thread in wait.thread.process.threads:
-        for frame in user_frames(thread):
+        for frame in code_frames(thread):
             for held in scene.sources.held(frame):
                 if key_of(scene, thread, frame, held.expression) == key:
                     # The thread itself included: it waits for what it holds.
@@ -101,6 +101,14 @@ def _lock(scene: Scene, wait: Wait) -> Edge:
                     fact = f"{wanted} is held by {thread.name}, which took it at {place} in {frame.function}"
                     return Edge(to=thread, fact=fact)
     return Edge(gap="nobody", fact=f"no thread of this process stands in a block that holds {wanted}")
+
+
+def wanted_lock(scene: Scene, wait: Wait) -> tuple[Frame | None, str | None]:
+    """The frame that takes the lock, and the lock by its source: a package may take it for the user."""
+    for frame in (*code_frames(wait.thread)[:1], wait.user):
+        if frame is not None and (name := scene.sources.asked(frame)) is not None:
+            return frame, name
+    return wait.user, None
 
 
 def _log_handler(wait: Wait) -> Edge:
@@ -136,21 +144,27 @@ def _counterpart(scene: Scene, wait: Wait, own: tuple[str, ...], opposite: tuple
     # A trainer that is installed as a package has no frame of "the user's": then its own count.
     frames_of = user_frames if any(map(user_frames, threads)) else package_frames
     others = [each for each in threads if each is not wait.thread and frames_of(each)]
-    if not others:
+    # What is called from a package's line is shown by that line, whoever calls the package.
+    packaged = [each for each in threads if each is not wait.thread and each not in others]
+    packaged = [each for each in packaged if package_frames(each)]
+    if not others and not packaged:
         return Edge(gap="nobody", fact="no other thread of the process runs the user's code")
     keys: set[Key] = set()
     if wait.object_address:
         keys.add(("at", wait.object_address, ""))
-    expression = scene.sources.receiver(wait.user, *own) if wait.user else None
-    if expression and wait.user and (key := key_of(scene, wait.thread, wait.user, expression)):
-        keys.add(key)
+    for frame in (*code_frames(wait.thread)[:1], wait.user):
+        expression = scene.sources.receiver(frame, *own) if frame is not None else None
+        if frame is not None and expression and (key := key_of(scene, wait.thread, frame, expression)):
+            keys.add(key)
     proved: list[ThreadView] = []
-    for thread in others:
-        for frame in frames_of(thread):
+    for thread in (*others, *packaged):
+        for frame in code_frames(thread):
             calls = {each for method in opposite for each in scene.sources.calls(frame, method)}
             if any(key_of(scene, thread, frame, each) in keys for each in calls):
                 proved.append(thread)
                 break
+    if not proved and not others:
+        return Edge(gap="nobody", fact="no other thread of the process runs the user's code")
     if not proved:
         refers = any(
             local.address == wait.object_address
@@ -192,9 +206,8 @@ def _offloaded(scene: Scene, wait: Wait) -> Edge:
     # What a server runs beside its loop says nothing of what it waits for; ranks listen as well.
     serves = connected(process, "LISTEN") and process.rank is None
     for thread in process.threads:
-        offloaded = thread is not wait.thread and thread.frame_in("_worker", module="futures/thread.py")
         # A name is looked up by the loop's own executor, with no line of the user's on its stack.
-        if not offloaded or not (user_frames(thread) or scene.wait(thread).kind == "dns"):
+        if thread is wait.thread or not workers.at_work(thread):
             continue
         if not serves or scene.wait(thread).kind in ("collective", "rendezvous"):
             return Edge(to=thread, fact=f"{thread.name} runs what the event loop gave to an executor")
@@ -208,7 +221,8 @@ def _held_at_exit(scene: Scene, wait: Wait) -> Edge:
     for thread in process.threads:
         if thread.frame_in("_feed", module="multiprocessing/queues.py"):
             return Edge(to=thread, fact="a queue's feeder thread has not written all that was put")
-    held = [each for each in process.threads if each is not wait.thread and user_frames(each)]
+    others = [each for each in process.threads if each is not wait.thread]
+    held = [each for each in others if user_frames(each)] or [each for each in others if code_frames(each)]
     if wait.thread.frame_in("_python_exit", module="futures/thread.py"):
         held = [each for each in held if each.frame_in("_worker", module="futures/thread.py")] or held
     if held:

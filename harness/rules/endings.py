@@ -12,7 +12,7 @@ from harness.evidence import Reading
 from harness.findings import Finding
 from harness.rules import say
 from harness.rules.progress import progress
-from harness.rules.threads import user_frames
+from harness.rules.threads import code_frames
 from harness.rules.view import workers_of
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _to_the_disk(scene: Scene, chain: Chain) -> Chain:
     """With a thread in state D no locals can be read, so that who waits for it cannot be shown."""
     if chain.gap != "unproved" or progress(scene, chain) is not None:
         return chain
-    threads = (each for each in chain.end.thread.process.threads if user_frames(each))
+    threads = (each for each in chain.end.thread.process.threads if code_frames(each))
     held = next((wait for each in threads if (wait := scene.wait(each)).kind == "disk"), None)
     if held is None:
         return chain
@@ -140,7 +140,7 @@ def interpreter_exit(scene: Scene) -> Iterator[Finding]:
             continue
         if ends is None:
             outermost = main.python_frames[-1] if main.python_frames else None
-            hook = outermost is not None and main.is_main and outermost in user_frames(main)
+            hook = outermost is not None and main.is_main and outermost in code_frames(main)
             # The stack of a main thread begins with <module>; what an atexit hook runs does not.
             if not hook or outermost is None or outermost.function == "<module>" or begin.kind == "busy":
                 continue

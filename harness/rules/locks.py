@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.rules import say
-from harness.rules.edges import key_of
+from harness.rules.edges import key_of, wanted_lock
 from harness.rules.progress import ends, progress
-from harness.rules.threads import user_frames
+from harness.rules.threads import code_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,27 +153,27 @@ def lock_wait(scene: Scene) -> Iterator[Finding]:
 
 def user_threads(process: ProcessView) -> list[object]:
     """The threads of a process that run the user's code."""
-    return [each for each in process.threads if user_frames(each)]
+    return [each for each in process.threads if code_frames(each)]
 
 
 def _named(scene: Scene, waits: list[Wait]) -> str:
     """`: metrics.lock and buffer.lock`, where the source names all of them."""
-    known = [name for each in waits if each.user and (name := scene.sources.asked(each.user))]
+    known = [name for each in waits if (name := wanted_lock(scene, each)[1])]
     return f": {' and '.join(dict.fromkeys(known))}" if len(known) == len(waits) else ""
 
 
 def _lock_name(scene: Scene, wait: Wait) -> str:
-    name = scene.sources.asked(wait.user) if wait.user is not None else None
-    return name or "(unnamed)"
+    return wanted_lock(scene, wait)[1] or "(unnamed)"
 
 
 def _holder_in_parent(scene: Scene, wait: Wait, parent: ProcessView) -> str:
     """The thread of the parent that stands in a block of the same name: after a fork addresses are alike."""
-    if wait.user is None or (wanted := scene.sources.asked(wait.user)) is None:
+    taker, wanted = wanted_lock(scene, wait)
+    if taker is None or wanted is None:
         return ""
-    key = key_of(scene, wait.thread, wait.user, wanted)
+    key = key_of(scene, wait.thread, taker, wanted)
     for thread in parent.threads:
-        for frame in user_frames(thread):
+        for frame in code_frames(thread):
             for held in scene.sources.held(frame):
                 if key is not None and key_of(scene, thread, frame, held.expression) == key:
                     return f"in the parent {thread.name} holds {wanted} at {say.place(frame)}"

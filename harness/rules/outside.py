@@ -12,7 +12,7 @@ from harness.evidence import Reading
 from harness.rules import lockfiles, say, working
 from harness.rules.progress import ends
 from harness.rules.runs import runs_again
-from harness.rules.threads import user_frames
+from harness.rules.threads import code_frames
 from harness.rules.view import descendants
 
 if TYPE_CHECKING:
@@ -167,9 +167,9 @@ def sleeping(scene: Scene) -> Iterator[Finding]:
 
 def _retries(scene: Scene, wait: Wait) -> bool:
     """Whether it sleeps between two tries: in its own loop, or for a caller that has caught a failure."""
-    for frame in user_frames(wait.thread):
+    for frame in code_frames(wait.thread):
         if scene.sources.loops(frame):
-            own = frame is wait.user
+            own = frame is wait.user or frame is code_frames(wait.thread)[0]
             return scene.sources.retries(frame) if own else scene.sources.handles_failure(frame)
     return False
 
@@ -178,7 +178,7 @@ def _unread_loop(scene: Scene, wait: Wait) -> str:
     """Where it wakes up again and again in a loop whose variables could not be read, it may well go on."""
     if wait.thread.process.has_trusted_locals or not runs_again(wait.thread):
         return ""
-    looping = any(scene.sources.loops(frame) for frame in user_frames(wait.thread))
+    looping = any(scene.sources.loops(frame) for frame in code_frames(wait.thread))
     return "it wakes up in a loop, and whether the loop advances could not be read" if looping else ""
 
 

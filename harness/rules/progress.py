@@ -261,7 +261,8 @@ def outer_loops(scene: Scene, thread: ThreadView, counter: Counter) -> int:
         loops = scene.sources.loops(frame)
         if (frame.file, frame.function) == (counter.frame.file, counter.frame.function):
             return count + sum(not advances(loop, counter) for loop in loops if holds(loop, counter))
-        count += len(loops)
+        if code.owner(frame) == code.owner(counter.frame):
+            count += len(loops)
     return count
 
 

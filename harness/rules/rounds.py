@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness import frames as code
 from harness.rules import loops
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def around(scene: Scene, thread: ThreadView, counter: Counter) -> tuple[Round, .
         return ()
     found: list[Round] = []
     for frame in frames[inner:]:
+        if code.owner(frame) != code.owner(counter.frame):
+            continue
         for loop in scene.sources.loops(frame):
             if _same_function(frame, counter.frame) and not loops.holds(loop, counter):
                 continue  # the counter's own loop, and those inside it

@@ -257,6 +257,11 @@ def user_frames(thread: ThreadView) -> tuple[Frame, ...]:
     return tuple(frame for frame in thread.python_frames if code.owner(frame) == "user")
 
 
+def code_frames(thread: ThreadView) -> tuple[Frame, ...]:
+    """All but the standard library's and native ones, innermost first: a trainer may be a package."""
+    return tuple(frame for frame in thread.python_frames if code.owner(frame) in ("user", "package"))
+
+
 def package_frames(thread: ThreadView) -> tuple[Frame, ...]:
     """The frames of installed packages, innermost first."""
     return tuple(frame for frame in thread.python_frames if code.owner(frame) == "package")

@@ -156,9 +156,9 @@ def _futex(call: Syscall, user: Frame | None, sources: Sources, thread: ThreadVi
     # A thread that waits for the GIL does so with a timeout, and somebody else owns it in every dump.
     if any(other.holds_gil for other in thread.process.threads if other is not thread):
         return "gil"
-    wants = user is not None and sources.asked(user) is not None
-    wants = wants or any("PyThread_acquire_lock" in each.function for each in thread.native_frames)
     innermost = thread.python_frames[0] if thread.python_frames else None
+    wants = any(each is not None and sources.asked(each) is not None for each in (innermost, user))
+    wants = wants or any("PyThread_acquire_lock" in each.function for each in thread.native_frames)
     timed = bool(call.arguments[3]) if len(call.arguments) > 3 else False
     # Without its source, a direct call that waits as Python's locks do is taken for one.
     unknown = user is not None and user is innermost and sources.of(user) is None and not timed

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness import frames as code
 from harness.rules.chain import Edge
-from harness.rules.threads import user_frames
+from harness.rules.threads import code_frames
 from harness.rules.view import workers_of
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ def executor(scene: Scene, wait: Wait) -> Edge:
     # The thread that manages an executor's processes.
     managed = any(each.frame_in("run", module="futures/process.py") for each in threads)
     other = processes(scene, wait) if managed else Edge()
-    working = [each for each in workers if user_frames(each) and each is not wait.thread]
+    working = [each for each in workers if at_work(each) and each is not wait.thread]
     starved = [each for each in workers if scene.wait(each).kind == "future"]
-    if starved and len(starved) == len([each for each in workers if user_frames(each)]):
+    if starved and len(starved) == len([each for each in workers if at_work(each)]):
         fact = f"all {len(starved)} workers of the executor wait for futures themselves"
         if wait.thread not in workers:
             # Of executors within executors the youngest worker is the one that all others wait for.
@@ -49,13 +49,18 @@ def executor(scene: Scene, wait: Wait) -> Edge:
     return Edge(gap="nobody", fact="there is no executor thread in the process")
 
 
+def at_work(thread: ThreadView) -> bool:
+    """Whether a thread of an executor runs what was given to it, and does not wait for more."""
+    return thread.frame_in("run", module="concurrent/futures/thread.py") is not None
+
+
 def pool(scene: Scene, wait: Wait) -> Edge:
     """The work of a pool that is waited for: a thread of it, or one of its processes."""
     threads = wait.thread.process.threads
     workers = [each for each in threads if each.frame_in("worker", module="multiprocessing/pool.py")]
     if not workers:
         return processes(scene, wait)
-    working = [each for each in workers if user_frames(each) and each is not wait.thread]
+    working = [each for each in workers if code_frames(each) and each is not wait.thread]
     if not working and workers_of(wait.thread.process):
         return processes(scene, wait)  # a pool of processes beside the one of threads
     if not working:
