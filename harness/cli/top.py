@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from harness.render.top import Line
+    from harness.render.pieces import Line
     from harness.top.model import TopView
 
 SCHEMA = "harness.top/1"
@@ -110,7 +110,7 @@ def _one(named: str | None) -> tuple[Any, Callable[[], None]]:
 
 
 def _all(folder: Path) -> tuple[Any, Callable[[], None]]:
-    from harness.render import top
+    from harness.render.run_lines import run_lines
     from harness.top.gather import runs
 
     if not folder.is_dir():
@@ -118,7 +118,7 @@ def _all(folder: Path) -> tuple[Any, Callable[[], None]]:
 
     def look(width: int | None, height: int | None) -> tuple[list[Line], Any]:
         found = runs(folder)
-        return [] if width is None else top.table(found, width, height, plain_ascii=_plain_ascii()), found
+        return [] if width is None else run_lines(found, width, height, plain_ascii=_plain_ascii()), found
 
     return look, lambda: None
 

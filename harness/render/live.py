@@ -93,7 +93,7 @@ def _pieces(view: RunView, now: float) -> list[Piece]:
     if beat.last is not None and beat.last.loss is not None:
         loss = beat.last.loss
         pieces.append(
-            Piece(text=f"loss {_loss(loss)}", tone="plain" if math.isfinite(loss) else "bad", weight=90)
+            Piece(text=f"loss {loss_words(loss)}", tone="plain" if math.isfinite(loss) else "bad", weight=90)
         )
     if beat.last is not None and beat.last.learning_rates:
         pieces.append(Piece(text=f"lr {text.exponent(beat.last.learning_rates[0])}", weight=50))
@@ -169,7 +169,10 @@ def _age(view: RunView, now: float) -> list[Piece]:
     return [Piece(text=words, tone="faint", weight=55)]
 
 
-def _loss(value: float) -> str:
+def loss_words(value: float | None) -> str:
+    """4.812, 1.2e+04, NaN; nothing where nothing is known."""
+    if value is None:
+        return ""
     if not math.isfinite(value):
         return str(value).replace("nan", "NaN")
     return f"{value:.3f}" if 0.01 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"

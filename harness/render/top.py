@@ -1,7 +1,7 @@
 """A run as a screenful of lines: pure functions from a snapshot and a size to pieces with their tones.
 
 What matters most stands at the top and stays when room gets scarce: the state, the step, what went wrong.
-Ranks that stand alike are one line. Not here: the terminal (`cli.top`), reading (`harness.top.gather`).
+Not here: the ranks (`rank_lines`), the terminal (`cli.top`), reading (`harness.top.gather`).
 """
 
 from __future__ import annotations
@@ -9,46 +9,37 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 
 from harness.render import text
-from harness.render.live import AGE_SHOWN_SECONDS, Piece, live_pieces
+from harness.render.live import Piece, live_pieces, loss_words
+from harness.render.pieces import TONES, Line, cut, fitting, wrapped
+from harness.render.rank_lines import rank_lines
 from harness.render.spark import Pick, spark
 from harness.view import tokens_per_second
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.render.live import Tone
-    from harness.top.model import RunLine, TopView
-    from harness.view import RankState
-
-Line = tuple[Piece, ...]
+    from harness.top.model import TopView
 
 _LABEL = 10
 _NUMBER = 9
 _WIDEST_CURVE = 60
 _BAR = 12
 _LEAST_LOG = 4
-_TONES: dict[str, Tone] = {
-    "running": "good",
-    "finished": "good",
-    "stalled": "bad",
-    "died": "bad",
-    "lost": "bad",
-    "unsupervised": "warn",
-    "elsewhere": "warn",
-}
+_VERDICT_LINES = 3
+_LOW = 20  # a screen of fewer lines
 
 
 def screen(view: TopView, width: int, height: int | None, *, plain_ascii: bool = False) -> list[Line]:
     """The lines of one run, each at most `width` cells; at most `height` of them, or as many as there are."""
     width = max(20, width)
-    head = [_title(view, width), _where(view, width, plain_ascii), *_verdicts(view)]
+    head = [_title(view, width), _where(view, width, plain_ascii), *_verdicts(view, width, height)]
     blocks = [
         _curves(view, width, plain_ascii),
-        _breakdown(view),
-        _rank_lines(view, None if height is None else max(3, height // 3)),
+        _breakdown(view, width),
+        rank_lines(view, None if height is None else max(3, height // 3), width),
         _incident_lines(view),
         _log(view),
     ]
@@ -58,7 +49,7 @@ def screen(view: TopView, width: int, height: int | None, *, plain_ascii: bool =
             lines = [*lines, (), *block]
     if height is not None and len(lines) > height:
         lines = _shortened(head, blocks, height)
-    return [_cut(line, width, plain_ascii) for line in lines]
+    return [cut(line, width, plain_ascii=plain_ascii) for line in lines]
 
 
 def _shortened(head: list[Line], blocks: Sequence[list[Line]], height: int) -> list[Line]:
@@ -70,19 +61,27 @@ def _shortened(head: list[Line], blocks: Sequence[list[Line]], height: int) -> l
         room = height - len(lines)
         if room >= least and log:
             return [*lines, log[0], *log[1:][-(room - 1) :]]
-    return (spaced if len(spaced) <= height else tight)[:height]
+    if len(spaced) <= height:
+        return spaced
+    lines = head[:height]
+    for block in others:
+        room = height - len(lines)
+        if room >= min(2, len(block)):  # a header alone says nothing
+            lines = [*lines, *block[:room]]
+    return lines
 
 
 def _title(view: TopView, width: int) -> Line:
-    state = Piece(text=view.state.upper(), tone=_TONES.get(view.state, "strong"))
+    state = Piece(text=view.state.upper(), tone=TONES.get(view.state, "strong"))
     words = [view.path] if view.name in view.path else [view.name, view.path]
     if view.attempt > 1:
         words.append(f"attempt {view.attempt}")
     if view.going and view.view.started_wall_seconds:
         words.append(f"up {text.clock(view.view.taken_wall_seconds - view.view.started_wall_seconds)}")
-    if view.metrics_address and width >= 100:
+    if view.metrics_address:
         words.append(view.metrics_address)
-    return (state, Piece(text=f" · {' · '.join(map(text.single_line, words))}"))
+    room = width - cell_len(state.text) - 3
+    return (state, Piece(text=f" · {fitting([*map(text.single_line, words)], room)}"))
 
 
 def _where(view: TopView, width: int, plain_ascii: bool) -> Line:
@@ -100,19 +99,18 @@ def _where(view: TopView, width: int, plain_ascii: bool) -> Line:
     return (Piece(text=text.single_line(view.sentence) + at),)
 
 
-def _verdicts(view: TopView) -> list[Line]:
+def _verdicts(view: TopView, width: int, height: int | None) -> list[Line]:
     """What is wrong now, where anything is."""
     found: list[Line] = []
     if view.state == "unsupervised":
         found.append((Piece(text=text.single_line(view.sentence), tone="warn"),))
-    found += [
-        (
-            Piece(text=f"incident {each.name}  ", tone="bad"),
-            Piece(text=f"{text.single_line(each.verdict)}"),
-        )
-        for each in view.incidents
-        if each.open and view.going
-    ]
+    for each in view.incidents:
+        if each.open and view.going:
+            label = f"incident {each.name}  "
+            most = 2 if height is not None and height < _LOW else _VERDICT_LINES
+            first, *more = wrapped(text.single_line(each.verdict), width - len(label), width - 2, most)
+            found.append((Piece(text=label, tone="bad"), Piece(text=first)))
+            found += [(Piece(text=f"  {line}"),) for line in more]
     found += [(Piece(text=text.single_line(note), tone="warn"),) for note in view.notes[:2]]
     return found
 
@@ -120,9 +118,15 @@ def _verdicts(view: TopView) -> list[Line]:
 def _curves(view: TopView, width: int, plain_ascii: bool) -> list[Line]:
     past = view.history
     rows: list[tuple[str, Sequence[float | None], Pick, str, str]] = [
-        ("loss", past.loss, "max", _loss(_last(past.loss)), _range(past.loss, _loss)),
+        ("loss", past.loss, "max", loss_words(_last(past.loss)), _range(past.loss, loss_words)),
         ("lr", past.learning_rate, "last", _rate(_last(past.learning_rate)), _schedule(view)),
-        ("grad norm", past.grad_norm, "max", _loss(_last(past.grad_norm)), _range(past.grad_norm, _loss)),
+        (
+            "grad norm",
+            past.grad_norm,
+            "max",
+            loss_words(_last(past.grad_norm)),
+            _range(past.grad_norm, loss_words),
+        ),
         (
             "tok/s",
             past.tokens_per_second,
@@ -153,7 +157,7 @@ def _curves(view: TopView, width: int, plain_ascii: bool) -> list[Line]:
     return lines
 
 
-def _breakdown(view: TopView) -> list[Line]:
+def _breakdown(view: TopView, width: int) -> list[Line]:
     """Where a step's time goes, and memory."""
     lines: list[Line] = []
     past = view.history
@@ -170,7 +174,7 @@ def _breakdown(view: TopView) -> list[Line]:
             if seconds >= 0.005 * past.phase_step_seconds
         ]
         took = text.short_seconds(past.phase_step_seconds / past.phase_steps)
-        lines.append(_labelled("step", took, " · ".join(words)))
+        lines.append(_labelled("step", took, fitting(words, width - _LABEL - _NUMBER - 1)))
     elif step is not None:
         lines.append(_labelled("step", text.short_seconds(step), ""))
     memory = []
@@ -184,7 +188,7 @@ def _breakdown(view: TopView) -> list[Line]:
             f"GPU allocated {text.size(allocated)}, reserved {text.size(reserved)}, peak {text.size(peak)}"
         )
     if memory:
-        lines.append(_labelled("memory", "", " · ".join(memory)))
+        lines.append(_labelled("memory", "", fitting(memory, width - _LABEL)))
     for gpu in view.view.gpus:
         parts = []
         if gpu.used_bytes is not None:
@@ -204,103 +208,6 @@ def _labelled(label: str, number: str, words: str) -> Line:
         Piece(text=f"{number:<{_NUMBER}} " if number else "", tone="strong"),
         Piece(text=words),
     )
-
-
-def _rank_lines(view: TopView, most: int | None) -> list[Line]:
-    """A line for each rank, or for ranks that stand alike where there are too many."""
-    ranks = view.view.ranks
-    if not ranks:
-        return []
-    now = view.view.taken_wall_seconds
-    behind = _behind(view)
-    groups: list[list[RankState]] = [[each] for each in ranks]
-    if len(ranks) > (most or 32):
-        groups = _alike(ranks, now, behind)
-    groups.sort(key=lambda group: (not any(each.rank in behind for each in group), group[0].rank))
-    header = f"{'rank':<{_LABEL}}{'stage':<22}{'step':>9}  {'progress':<12}{'step time':<10}RSS"
-    lines: list[Line] = [(Piece(text=header, tone="faint"),)]
-    shown = groups if most is None else groups[: max(1, most - 1)]
-    lines += [_rank_line(group, now, behind, going=view.going) for group in shown]
-    if len(shown) < len(groups):
-        left = sum(len(group) for group in groups[len(shown) :])
-        lines.append((Piece(text=f"… {left} more ranks", tone="faint"),))
-    return lines
-
-
-def _rank_line(group: Sequence[RankState], now: float, behind: dict[int, str], *, going: bool) -> Line:
-    lead = min(group, key=lambda each: each.heartbeat.last_progress_wall_seconds)
-    beat = lead.heartbeat
-    stage = "/".join(filter(None, (beat.stage, beat.phase)))
-    age = f"{text.duration(max(0.0, now - beat.last_progress_wall_seconds))} ago"
-    took = lead.totals.step_seconds
-    resident = [each.resident_bytes for each in group if each.resident_bytes is not None]
-    why = behind.get(lead.rank, "")
-    gone = not lead.alive and not lead.finished
-    if gone and going:
-        why = f"gone{f': {beat.closed_status}' if beat.closed_status else ''}"
-    tone: Tone = "bad" if why else "plain"
-    words = (
-        f"{_numbers([each.rank for each in group]):<{_LABEL}}"
-        f"{set_cell_size(text.single_line(stage), 21)} "
-        f"{beat.step if beat.step is not None else '':>9}  "
-        f"{age:<12}{text.short_seconds(took) if took else '':<10}"
-        f"{text.size(sum(resident) / len(resident)) if resident else ''}"
-    )
-    return (Piece(text=words.rstrip(), tone=tone), Piece(text=f"  ← {why}" if why else "", tone=tone))
-
-
-def _behind(view: TopView) -> dict[int, str]:
-    """Ranks that hold the others up: alone in another place, or longest without progress."""
-    ranks = [each for each in view.view.ranks if each.alive and each.heartbeat.closed_status is None]
-    if len(ranks) < 2:
-        return {}
-    now = view.view.taken_wall_seconds
-    steps = [each.heartbeat.step for each in ranks if each.heartbeat.step is not None]
-    furthest = max(steps, default=None)
-    found: dict[int, str] = {}
-    oldest = min(ranks, key=lambda each: each.heartbeat.last_progress_wall_seconds)
-    age = now - oldest.heartbeat.last_progress_wall_seconds
-    newest = max(each.heartbeat.last_progress_wall_seconds for each in ranks)
-    for each in ranks:
-        step = each.heartbeat.step
-        late = 0 if furthest is None or step is None else furthest - step
-        # One step behind is what a look in the middle of a step sees.
-        if late > 1 or (late and age > AGE_SHOWN_SECONDS):
-            found[each.rank] = f"{late} behind"
-    lags = newest - oldest.heartbeat.last_progress_wall_seconds > AGE_SHOWN_SECONDS
-    if not found and lags and age > AGE_SHOWN_SECONDS:
-        found[oldest.rank] = "longest without progress"
-    return found
-
-
-def _alike(ranks: Sequence[RankState], now: float, behind: dict[int, str]) -> list[list[RankState]]:
-    """Ranks in the same place with about the same age, together."""
-    groups: dict[tuple[object, ...], list[RankState]] = {}
-    for each in ranks:
-        beat = each.heartbeat
-        age = max(0.0, now - beat.last_progress_wall_seconds)
-        key = (
-            beat.stage,
-            beat.phase if age > AGE_SHOWN_SECONDS else None,
-            beat.step if each.rank in behind else None,
-            each.alive or each.finished,
-            each.rank in behind,
-            int(math.log2(max(1.0, age / AGE_SHOWN_SECONDS))),
-        )
-        groups.setdefault(key, []).append(each)
-    return list(groups.values())
-
-
-def _numbers(ranks: Sequence[int]) -> str:
-    """`0-31,33`."""
-    parts: list[list[int]] = []
-    for rank in sorted(ranks):
-        if parts and rank == parts[-1][1] + 1:
-            parts[-1][1] = rank
-        else:
-            parts.append([rank, rank])
-    words = ",".join(f"{first}-{last}" if first != last else str(first) for first, last in parts)
-    return words if len(words) < _LABEL else f"{len(ranks)} ranks"
 
 
 def _incident_lines(view: TopView) -> list[Line]:
@@ -328,67 +235,6 @@ def _log(view: TopView) -> list[Line]:
     return lines + [(Piece(text=text.harmless(line).expandtabs(4)),) for line in view.log]
 
 
-def table(
-    runs: Sequence[RunLine], width: int, height: int | None, *, plain_ascii: bool = False
-) -> list[Line]:
-    """Every run, a line each."""
-    if not runs:
-        return [(Piece(text="no runs here"),)]
-    name = min(36, max(len(text.single_line(each.path)) for each in runs))
-    header = f"{'run':<{name}}  {'state':<13}{'stage':<18}{'step':<15}{'loss':<9}{'progress':<12}incidents"
-    lines: list[Line] = [(Piece(text=header, tone="faint"),)]
-    for each in runs:
-        step = (
-            ""
-            if each.step is None
-            else f"{each.step}/{each.target_steps}"
-            if each.target_steps
-            else each.step
-        )
-        age = "" if each.progress_age_seconds is None else f"{text.duration(each.progress_age_seconds)} ago"
-        open_ones = f", {each.open_incidents} open" if each.open_incidents else ""
-        lines.append(
-            (
-                Piece(text=f"{set_cell_size(text.single_line(each.path)[-name:], name)}  "),
-                Piece(text=f"{each.state:<13}", tone=_TONES.get(each.state, "plain")),
-                Piece(
-                    text=f"{set_cell_size(text.single_line(each.where), 17)} {step!s:<15}"
-                    f"{_loss(each.loss):<9}{age:<12}"
-                ),
-                Piece(
-                    text=f"{each.incidents or ''}{open_ones}", tone="bad" if each.open_incidents else "plain"
-                ),
-            )
-        )
-    if height is not None and len(lines) > height:
-        left = len(lines) - height + 1
-        lines = [*lines[: height - 1], (Piece(text=f"… {left} more", tone="faint"),)]
-    return [_cut(line, width, plain_ascii) for line in lines]
-
-
-def _cut(line: Line, width: int, plain_ascii: bool) -> Line:
-    """At most `width` cells."""
-    kept: list[Piece] = []
-    room = width
-    for piece in line:
-        words = _plain(piece.text) if plain_ascii else piece.text
-        cells = cell_len(words)
-        if cells > room:
-            words = set_cell_size(words, room)
-        room -= min(cells, room)
-        if words:
-            kept.append(Piece(text=words, tone=piece.tone))
-        if room <= 0:
-            break
-    return tuple(kept)
-
-
-def _plain(words: str) -> str:
-    for fancy, plain in (("·", "-"), ("…", "..."), ("←", "<-"), ("→", "->")):
-        words = words.replace(fancy, plain)
-    return words.encode("ascii", "replace").decode("ascii")
-
-
 def _last(values: Sequence[float | None]) -> float | None:
     return next((value for value in reversed(values) if value is not None), None)
 
@@ -398,14 +244,6 @@ def _range(values: Sequence[float | None], words: object) -> str:
     if not known or not callable(words) or min(known) == max(known):
         return ""
     return f"{words(min(known))} to {words(max(known))}"
-
-
-def _loss(value: float | None) -> str:
-    if value is None:
-        return ""
-    if not math.isfinite(value):
-        return str(value).replace("nan", "NaN")
-    return f"{value:.3f}" if 0.01 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
 
 
 def _rate(value: float | None) -> str:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from harness.render.run_lines import run_lines
 from harness.render.spark import spark
-from harness.render.top import screen, table
+from harness.render.top import screen
 from harness.top.history import MetricsTail
 from harness.top.model import History, IncidentLine, RunLine, TopView
 from tests.support import views
@@ -108,6 +109,43 @@ def test_many_ranks_that_stand_alike_are_one_line():
     assert any(line.startswith("9 ") and "gone" in line for line in lines)
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_whoever_holds_the_others_up_is_marked_whatever_the_width(width):
+    states = [views.state(rank) for rank in range(64)]
+    states[7] = views.with_beat(
+        states[7], phase="data", step=120, last_progress_wall_seconds=views.NOW - 8.4, rank=7
+    )
+    states[9] = views.state(9, alive=False)
+    lines = words(screen(top(*states), width, 24 if width > 40 else 12))
+    at = next(number for number, line in enumerate(lines) if line.startswith("rank"))
+    behind, gone = lines[at + 1 : at + 3]
+    assert behind.startswith("7 ")
+    assert gone.startswith("9 ")
+    for line, parts in ((behind, ("train/data", "8 behind", "8.4 s", "←")), (gone, ("gone", "0.1 s", "←"))):
+        for part in parts:
+            assert part in line, (part, line)
+    assert all("…" not in line for line in lines[at : at + 3])
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 12), (80, 24), (200, 60)])
+def test_a_verdict_is_read_to_its_end_where_there_is_room(width, height):
+    verdict = "socket-read: prefetch-0 waits for 127.0.0.1:8099 (ESTABLISHED, nothing queued) in fetch"
+    incident = IncidentLine(name="002", where="train", verdict=verdict, age_seconds=8, open=True)
+    lines = words(screen(top(state="stalled", incidents=(incident,), incident_count=1), width, height))
+    at = next(number for number, line in enumerate(lines) if line.startswith("incident"))
+    if height >= 24:
+        assert verdict in " ".join(each.strip() for each in lines[at : at + 3])
+    else:  # two lines, and the second says that there is more
+        assert lines[at + 1].endswith("…")
+        assert lines[at + 2].startswith("loss")
+
+
+def test_a_block_whose_header_alone_would_fit_is_left_out():
+    for height in range(8, 20):
+        lines = words(screen(top(), 60, height))
+        assert not lines[-1].startswith("rank "), height
+
+
 def test_an_open_incident_stands_at_the_top_and_a_closed_one_below():
     old = IncidentLine(name="001", where="train", verdict="sleep: naps", age_seconds=90, open=False)
     new = IncidentLine(name="002", where="train", verdict="socket-read: waits", age_seconds=8, open=True)
@@ -169,7 +207,7 @@ def test_runs_are_a_line_each():
         open_incidents=1,
         incidents=3,
     )
-    lines = words(table([line, line, line], 120, 3))
+    lines = words(run_lines([line, line, line], 120, 3))
     assert lines[1].split() == [
         "runs/a",
         "stalled",
@@ -184,7 +222,60 @@ def test_runs_are_a_line_each():
         "open",
     ]
     assert lines[2] == "… 2 more"
-    assert words(table([], 80, None)) == ["no runs here"]
+    assert words(run_lines([], 80, None)) == ["no runs here"]
+
+
+def test_where_runs_are_too_wide_columns_go_and_the_state_stays():
+    line = RunLine(
+        path="runs/2026-11-22T09-14-quickstart",
+        name="a",
+        state="stalled",
+        where="train/data",
+        step=12,
+        target_steps=400,
+        loss=4.5,
+        progress_age_seconds=8.4,
+        open_incidents=1,
+        incidents=3,
+    )
+    headers = {width: words(run_lines([line], width, None))[0].split() for width in (40, 60, 120)}
+    assert headers == {
+        40: ["run", "state", "step"],
+        60: ["run", "state", "step", "progress", "incidents"],
+        120: ["run", "state", "stage", "step", "loss", "progress", "incidents"],
+    }
+    for width in (20, 40, 60, 120):
+        (row,) = words(run_lines([line], width, None))[1:]
+        assert "stalled" in row
+        assert row.split()[0].endswith("start"), "of a name the end tells runs apart"
+        assert len(row) <= width
+
+
+@given(
+    width=st.integers(20, 250),
+    height=st.none() | st.integers(4, 60),
+    where=st.just(NASTY) | st.just("\u4e2d" * 30),
+    plain=st.booleans(),
+)
+@settings(max_examples=examples(40), deadline=None)
+def test_the_list_of_runs_fits_whatever_the_size_and_obeys_no_stranger(width, height, where, plain):
+    line = RunLine(
+        path=where,
+        name=where,
+        state="running",
+        where=where,
+        step=None,
+        target_steps=None,
+        loss=math.nan,
+        progress_age_seconds=math.inf,
+        open_incidents=0,
+        incidents=0,
+    )
+    lines = words(run_lines([line] * 70, width, height, plain_ascii=plain))
+    assert all(cell_len(each) <= width for each in lines)
+    assert height is None or len(lines) <= height
+    assert "".join(lines).isprintable()
+    assert not plain or "".join(lines).isascii()
 
 
 @given(
