@@ -1,28 +1,43 @@
-"""Every known-bad variant, by the property that has to refuse it: seen in use, each of them.
+"""Every known-bad variant, by the properties that have to refuse it: seen in use, each of them.
 
-Those of our own code stand beside it: faulty_schedule, faulty_packing, faulty_attention. Here are lists by
-property, and variants of what other people's code does.
+Here are variants of what other people's code does, and the table of the schedules. The variants of our own
+code stand beside it: faulty_schedule, faulty_packing (by property there), faulty_attention (by property in
+test_attention_properties).
 """
 
 from __future__ import annotations
 
 from tests.property import faulty_schedule
 
-# Schedules: the fault, and a property that refuses it.
-SCHEDULES = (
-    (faulty_schedule.zero_at_first, "above_zero_and_at_most_the_peak"),
-    (faulty_schedule.rises_past_the_end, "stays_at_the_floor"),
-    (faulty_schedule.rises_past_the_end, "rises_then_falls"),
-    (faulty_schedule.negative_past_the_end, "stays_at_the_floor"),
-    (faulty_schedule.jump_at_full_warmup, "stays_at_the_floor"),
-    (faulty_schedule.reported, "jumps_nowhere"),
-    (faulty_schedule.reported, "rises_then_falls"),
-    (faulty_schedule.reported_fix, "stays_at_the_floor"),
-    (faulty_schedule.absolute_floor, "linear_in_the_peak"),
-    (faulty_schedule.peak_missed, "reaches_the_peak"),
-    (faulty_schedule.floor_in_steps, "jumps_nowhere"),
-    (faulty_schedule.remembers(), "same_when_resumed"),
-)
+# Schedules: the fault, and the properties that refuse it, no more and no fewer.
+SCHEDULES = {
+    faulty_schedule.zero_at_first: {
+        "above_zero_and_at_most_the_peak",
+        "reaches_the_peak",  # where all of the run is warm-up
+        "stays_at_the_floor",
+    },
+    faulty_schedule.rises_past_the_end: {"rises_then_falls", "stays_at_the_floor"},
+    faulty_schedule.negative_past_the_end: {"stays_at_the_floor"},
+    faulty_schedule.jump_at_full_warmup: {"stays_at_the_floor"},
+    faulty_schedule.reported: {"jumps_nowhere", "rises_then_falls", "stays_at_the_floor"},
+    faulty_schedule.reported_fix: {"jumps_nowhere", "rises_then_falls", "stays_at_the_floor"},
+    faulty_schedule.absolute_floor: {
+        "above_zero_and_at_most_the_peak",
+        "jumps_nowhere",
+        "linear_in_the_peak",
+        "rises_then_falls",
+        "stays_at_the_floor",
+    },
+    faulty_schedule.peak_missed: {"above_zero_and_at_most_the_peak", "reaches_the_peak"},
+    faulty_schedule.floor_in_steps: {"jumps_nowhere", "stays_at_the_floor"},
+    faulty_schedule.remembers(): {
+        "jumps_nowhere",
+        "reaches_the_peak",
+        "rises_then_falls",
+        "same_when_resumed",
+        "stays_at_the_floor",
+    },
+}
 
 EOS = 256
 
@@ -126,13 +141,14 @@ def _cut(joined, length):
         yield joined[at : at + length]
 
 
-PACKERS = (
-    (each_batch_by_itself, "nothing lost, repeated or moved"),
-    (each_batch_by_itself, "less than one sequence is kept back"),
-    (no_end_between, "nothing lost, repeated or moved"),
-    (drops_long_documents, "nothing lost, repeated or moved"),
-    (pads_the_rest, "nothing lost, repeated or moved"),
-    (inputs_and_targets_apart, "nothing lost, repeated or moved"),
-    (one_too_long, "every sequence has its length"),
-    (remembers, "the same for the same documents"),
-)
+_LOST, _KEPT_BACK = "nothing lost, repeated or moved", "less than one sequence is kept back"
+# Packers, and the properties that refuse them.
+PACKERS = {
+    each_batch_by_itself: {_LOST, _KEPT_BACK},
+    no_end_between: {_LOST, _KEPT_BACK},
+    drops_long_documents: {_LOST, _KEPT_BACK},
+    pads_the_rest: {_LOST},
+    inputs_and_targets_apart: {_LOST},
+    one_too_long: {"every sequence has its length", _KEPT_BACK},
+    remembers: {_LOST, "the same for the same documents"},
+}

@@ -130,17 +130,18 @@ class BegunTwice(Packer):
         return dataclasses.replace(packed, documents=int(packed.document_ids[-1]) + 1)
 
 
-FAULTY = (
-    DropsItsRemainder,
-    TruncatesUnasked,
-    TruncatesOneTooFew,
-    TruncatesTheEndOfText,
-    CountsNothing,
-    RepeatsAToken,
-    IdsOneOff,
-    IdsRunOn,
-    SkipsEmptyDocuments,
-    ForgetsTheEndOfText,
-    OneTooLong,
-    BegunTwice,
-)
+# By the property that refuses it: how its assertion begins.
+FAULTY = {
+    DropsItsRemainder: "sequences are missing",
+    TruncatesUnasked: "sequences are missing",
+    TruncatesOneTooFew: "tokens were lost",
+    TruncatesTheEndOfText: "tokens were lost",
+    CountsNothing: "dropped tokens are miscounted",
+    RepeatsAToken: "tokens were lost",
+    IdsOneOff: "document ids do not follow",
+    IdsRunOn: "document ids do not follow",
+    SkipsEmptyDocuments: "tokens were lost",
+    ForgetsTheEndOfText: "tokens were lost",
+    OneTooLong: "a sequence is not S + 1 long",
+    BegunTwice: "documents that begin here are miscounted",
+}
