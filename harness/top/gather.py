@@ -1,4 +1,4 @@
-"""Looks at a run directory again and again, cheaply: what changes often often, the rest once a second.
+"""Looks at a run directory again and again, cheaply: what changes often often, the rest more seldom.
 
 Nothing of the run has to live, nothing is written, nobody is asked for anything. Not here: drawing
 (`render.top`), and which run is meant (`cli.top`).
@@ -10,6 +10,7 @@ import contextlib
 import os
 import shlex
 import stat
+import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from harness.clock import Clock
 
 _STAND_SECONDS = 1.0
+_STAND_SHARE = 0.03  # of a core, at most: the records of a thousand ranks take a while to read
+_GONE = "its directory is gone, or cannot be reached: this is what was seen last"
 _LOG_BYTES = 16 << 10
 _LOG_LINES = 40
 _INCIDENTS = 3
@@ -44,22 +47,20 @@ class Source:
         """UsageError or RecordError where there is no run."""
         self._clock = clock
         self._run = RunDirectory(path)
-        self._standing = stand(path)
-        self._stood_at = clock.monotonic()
+        self._gone = False
+        self._next_stand = 0.0
+        self._stand()
         self._ranks = Ranks(path, clock=clock, record=False)
         self._metrics = MetricsTail(self._run.metrics)
         self._gpus = GpuWatch(clock=clock) if gpus else None
-        self._incidents: tuple[IncidentLine, ...] = ()
-        self._look_at_incidents()
 
     def poll(self) -> TopView:
         """One look."""
-        now = self._clock.monotonic()
-        if now - self._stood_at >= _STAND_SECONDS:
-            self._stood_at = now
-            with contextlib.suppress(HarnessError, OSError):  # replaced under us: the next look is soon
-                self._standing = stand(self._run.path)
-                self._look_at_incidents()
+        if self._clock.monotonic() >= self._next_stand:
+            try:
+                self._stand()
+            except (HarnessError, OSError):  # replaced under us: the next look is soon
+                self._gone = not self._run.path.exists()
         standing = self._standing
         if self._gpus is not None:
             self._gpus.poll()
@@ -90,8 +91,8 @@ class Source:
             gpus=tuple(each for each in readings if pids & set(each.pids)) or readings,
         )
         return TopView(
-            state=standing.state,
-            sentence=standing.sentence,
+            state="gone" if self._gone else standing.state,
+            sentence=_GONE if self._gone else standing.sentence,
             path=str(standing.path),
             name=record.name,
             command=shlex.join(record.command),
@@ -112,6 +113,14 @@ class Source:
         self._ranks.close()
         if self._gpus is not None:
             self._gpus.close()
+
+    def _stand(self) -> None:
+        self._next_stand = self._clock.monotonic() + _STAND_SECONDS
+        began = time.process_time()
+        self._standing = stand(self._run.path)
+        self._gone = False
+        self._look_at_incidents()
+        self._next_stand += max(0.0, (time.process_time() - began) / _STAND_SHARE - _STAND_SECONDS)
 
     def _look_at_incidents(self) -> None:
         found = []
@@ -134,7 +143,7 @@ class Source:
                     )
             if len(found) == _INCIDENTS:
                 break
-        self._incidents = tuple(found)
+        self._incidents: tuple[IncidentLine, ...] = tuple(found)
 
 
 def _incident_folders(run: RunDirectory) -> Iterator[Path]:

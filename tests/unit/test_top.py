@@ -14,9 +14,10 @@ from rich.cells import cell_len
 from harness.render.run_lines import run_lines
 from harness.render.spark import spark
 from harness.render.top import screen
+from harness.top.gather import Source
 from harness.top.history import MetricsTail
 from harness.top.model import History, IncidentLine, RunLine, TopView
-from tests.support import views
+from tests.support import reports, views
 from tests.support.examples import examples
 
 NASTY = "\x1b]0;gone\x07\x1b[2J\r\u202eevil [bold]x[/bold]"
@@ -297,6 +298,45 @@ def test_a_spike_and_a_drop_survive_whatever_the_width():
     values = [1.0] * 500 + [9.0] + [1.0] * 500
     assert spark(values, 20, pick="max").count("█") == 1
     assert spark([-each for each in values], 20, pick="min").count("▁") == 1
+
+
+def test_a_directory_that_goes_away_is_said_to_be_gone_and_what_was_seen_stays(tmp_path):
+    run = reports.run_dir(tmp_path / "run", reports.attempt(), metrics=reports.rows(range(1, 101)))
+    clock = views.Clock()
+    source = Source(run.path, clock=clock, gpus=False)
+    assert source.poll().state == "finished"
+    run.path.rename(tmp_path / "elsewhere")
+    clock.now += 60
+    view = source.poll()
+    assert view.state == "gone"
+    assert view.history.steps == tuple(range(1, 101))
+    assert shown(view).startswith("GONE · quickstart")
+    assert "its directory is gone, or cannot be reached" in shown(view)
+    (tmp_path / "elsewhere").rename(run.path)
+    clock.now += 60
+    assert source.poll().state == "finished"
+    source.close()
+
+
+def test_a_name_that_leads_to_another_run_from_now_on_shows_that_one(tmp_path):
+    first = reports.run_dir(tmp_path / "first", reports.attempt(), metrics=reports.rows(range(1, 101)))
+    second = reports.run_dir(
+        tmp_path / "second",
+        reports.attempt(exit_status=1),
+        metrics=reports.rows(range(1, 11)),
+        name="another",
+    )
+    latest = tmp_path / "latest"
+    latest.symlink_to(first.path)
+    clock = views.Clock()
+    source = Source(latest, clock=clock, gpus=False)
+    assert (source.poll().name, len(source.poll().history.steps)) == ("quickstart", 100)
+    latest.unlink()
+    latest.symlink_to(second.path)
+    clock.now += 60
+    view = source.poll()
+    assert (view.name, view.state, len(view.history.steps)) == ("another", "died", 10)
+    source.close()
 
 
 def row(step, **changes):
