@@ -2,8 +2,9 @@
 
 Covers the command's output with the live line below it, lines of ours, a plain line now and then where there
 is no terminal, and giving up for good on one that is closed. What a slow or stopped terminal does not take
-is held back up to a bound, and then dropped from the middle, with a word about how much. Not here: what the
-live line says (`live`), and which characters are harmless (`text`).
+is held back up to a bound, and then dropped from the middle, with a word about how much. Once the reader of
+a pipe has gone (`| head`), what the command writes is shown no more, and what we say goes to standard error.
+Not here: what the live line says (`live`), and which characters are harmless (`text`).
 
 The line is drawn here and not by `rich.live.Live`: that takes part in everything printed and costs 1.8 % of a
 core at 2 Hz; the few escapes needed cost a tenth of it, and only when the line changed.
@@ -63,6 +64,7 @@ class Screen:
         quiet: the command's output alone.
         environ: TERM and NO_COLOR.
         log_name: where the whole output is, in the words of a user.
+        spare: where our lines go once the reader of a pipe has gone; never closed here.
     """
 
     def __init__(
@@ -74,9 +76,10 @@ class Screen:
         environ: Mapping[str, str] = os.environ,
         encoding: str | None = None,
         log_name: str = "the log",
+        spare: int | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
-        self._descriptor = descriptor
+        self._descriptor, self._spare = descriptor, spare
         self._quiet = quiet
         self._clock = clock
         self._log_name = log_name
@@ -94,6 +97,8 @@ class Screen:
         self._settled = True  # nothing of ours stands on the last line, and nothing is being written
         # The thread's own:
         self._splitter = LineSplitter()
+        self._lines_alone = False  # nobody reads the command's output any more
+        self._taken: list[_Item] = []  # what is being written
         self._drawn: tuple[str, ...] = ()  # the lines below the output, as they stand there
         self._drawn_cells: tuple[int, ...] = ()  # and how wide they are
         self._next_plain = self._clock.monotonic()
@@ -101,6 +106,11 @@ class Screen:
         self._thread.start()
 
     # ---- everybody's side: every call returns at once
+
+    @property
+    def shows_output(self) -> bool:
+        """Whether anybody reads what the command writes."""
+        return not self._lines_alone
 
     def write(self, data: bytes) -> None:
         """Output of the command."""
@@ -183,7 +193,7 @@ class Screen:
         # instead of being stopped with its whole supervision.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            while self._turn():
+            while self._turn_and_move():
                 pass
         except OSError:
             pass  # closed, or its session has ended: EIO, EPIPE, EBADF
@@ -193,6 +203,21 @@ class Screen:
         finally:
             self.hang_up()
 
+    def _turn_and_move(self) -> bool:
+        """As `_turn`; where the reader has gone, our lines go to standard error from then on."""
+        try:
+            return self._turn()
+        except BrokenPipeError:
+            if self._spare is None:
+                raise
+        self._descriptor, self._spare = self._spare, None
+        self._lines_alone, self._drawn = True, ()
+        self._is_terminal = self._live = False
+        if not self._quiet:
+            self._draw(f"nobody reads this output any more: all of it is in {self._log_name}\n", (), ())
+            self._draw("".join(map(self._rendered, self._taken)), (), ())
+        return True
+
     def _turn(self) -> bool:
         """Wait for something to do, and do it; False when all is done."""
         with self._condition:
@@ -201,7 +226,7 @@ class Screen:
             if self._gone:
                 return False
             paused, closing = self._paused, self._closing
-            items = [] if paused and not closing else self._take()
+            items = self._taken = [] if paused and not closing else self._take()
             self._settled = False
         ending = closing and not items
         text = "".join(map(self._rendered, items))
@@ -230,6 +255,8 @@ class Screen:
     def _rendered(self, item: _Item) -> str:
         if item.kind == "line":
             return harmless(item.data) + "\n"
+        if self._lines_alone:
+            return ""
         if item.kind == "skipped":
             self._splitter = LineSplitter()
             skipped = size(item.skipped_bytes)
@@ -263,7 +290,9 @@ class Screen:
     def _plain(self, *, due: bool) -> str:
         """The line for where there is no live one, when it is time for it."""
         now = self._clock.monotonic()
-        if self._live or self._quiet or not due or self._view is None or now < self._next_plain:
+        if self._live or self._quiet or self._lines_alone or not due:
+            return ""
+        if self._view is None or now < self._next_plain:
             return ""
         if self._view.status != "running":
             return ""  # how it ended is said in words

@@ -309,7 +309,7 @@ class Observing:
             return
         for notice in update.notices:
             self.say(notice)
-        if update.skipped_bytes:
+        if update.skipped_bytes and self._screen.shows_output:
             self.say(f"({update.skipped_bytes} bytes of output not shown: {self._opened.run.output_log})")
         if update.new:
             self._screen.write(update.new)

@@ -59,7 +59,9 @@ def supervise(args: argparse.Namespace, command: tuple[str, ...], environment: M
     with SignalInbox() as inbox:  # before anything can be seen of us: whoever sees us may signal us
         opened = open_run(request)
         try:
-            screen = Screen(quiet=args.quiet, live=not args.no_live, log_name=str(opened.run.output_log))
+            screen = Screen(
+                quiet=args.quiet, live=not args.no_live, log_name=str(opened.run.output_log), spare=2
+            )
             watcher = Observing(
                 opened,
                 observing,

@@ -185,6 +185,29 @@ def test_a_terminal_that_nobody_reads_holds_up_nothing(terminal: Terminal, tmp_p
     wait_for(lambda: runs.status(run.directory)["state"] == "finished", 40, "status to say so")
 
 
+def test_a_reader_that_leaves_loses_the_output_and_the_run_goes_on(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    """`harness run … | grep -m 1`: what we have to say goes to standard error, the rest stands in the log."""
+    go_on = tmp_path / "go on"
+    source = (
+        "import os, time\nprint('first')\n"
+        f"while not os.path.exists({str(go_on)!r}): time.sleep(0.02)\n"
+        "for i in range(3000): print('more', i)\n"
+        "raise SystemExit(3)\n"
+    )
+    line = _typed(tmp_path / "speaks.py", source).strip()
+    terminal.type(f"{line} | grep -m 1 first; echo status ${{PIPESTATUS[0]}}\n")
+    at = terminal.wait_for("first\r\n")
+    go_on.touch()
+    at = terminal.wait_for("nobody reads this output any more: all of it is in run/log/output.log", after=at)
+    at = terminal.wait_for("died with exit status 3", after=at)
+    terminal.wait_for("status 3\r\n", after=at)
+    assert "more" not in terminal.seen[at:]
+    assert terminal.seen.count("nobody reads") == 1
+    assert (tmp_path / "run/log/output.log").read_text().endswith("more 2999\n")
+
+
 def test_a_stopped_harness_does_not_stop_the_command(start: Callable[..., runs.Run]) -> None:
     run = start(*runs.python(TICKING))
     run.wait_for_log("begun")
