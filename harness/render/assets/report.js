@@ -165,7 +165,9 @@
   const draw = (chart) => {
     const box = document.getElementById(`plot-${chart.id}`);
     const lines = chart.stack ? stacked(chart.lines) : chart.lines;
-    const several = tables(chart, lines), calm = lines.some((line) => line.trend);
+    // Of what was done again a stack shows the last time alone: two of them are no stack.
+    const several = tables(chart, lines).filter((table) => table.kept || !chart.stack);
+    const calm = lines.some((line) => line.trend);
     const series = [{}], bands = [];
     const data = several.map((table) => [table.x, ...table.out]);
     for (const table of several) {
