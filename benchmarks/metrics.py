@@ -185,8 +185,8 @@ def body_of(port: int) -> bytes:
 
 def ranks(*, quick: bool) -> list[str]:
     """1,024 living ranks of one machine: what a look and a scrape cost."""
-    from harness.metrics import TrainerCollector
-    from harness.serve import Server
+    from harness.metrics.collector import TrainerCollector
+    from harness.metrics.server import Server
 
     count = 128 if quick else RANKS
     with tempfile.TemporaryDirectory() as folder:

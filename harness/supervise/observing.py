@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from harness.limits import Overrides
+    from harness.metrics.server import Server
     from harness.render.screen import Screen
-    from harness.serve import Server
     from harness.supervise.child import Child, Ended
     from harness.supervise.observer import Observer
     from harness.supervise.opening import Opened

@@ -1,6 +1,6 @@
 """The metrics server of a supervisor or a watcher: where it listens, and what to do where it cannot.
 
-Not here: the server (`harness.serve`), the metrics (`harness.metrics`).
+Not here: the server (`harness.metrics.server`), the metrics (`harness.metrics.families`).
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError
-from harness.listening import PortTakenError, read_token
+from harness.metrics.listening import PortTakenError, read_token
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from harness.serve import Server
+    from harness.metrics.server import Server
     from harness.view import RunView
 
 
@@ -48,8 +48,8 @@ def serve(
     """The metrics server, answering; HarnessError where the user wants none rather than another port."""
     if options.port is None:
         return None
-    from harness.metrics import TrainerCollector
-    from harness.serve import Server
+    from harness.metrics.collector import TrainerCollector
+    from harness.metrics.server import Server
 
     def at(port: int) -> Server:
         server = Server(

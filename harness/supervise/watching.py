@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.detect import Overrides
-    from harness.serve import Server
+    from harness.metrics.server import Server
     from harness.view import RankState
     from harness.watch.foreign import Foreign
 

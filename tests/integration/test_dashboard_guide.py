@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.metrics import TrainerCollector
-from harness.serve import Server
+from harness.metrics.collector import TrainerCollector
+from harness.metrics.server import Server
 from tests.support import prometheus, views
 from tests.support.env import REPOSITORY, clean_env
 from tests.support.needs import require

@@ -215,8 +215,8 @@ def _panels_show_what_metrics_jsonl_holds(stack, trained):
 
 def test_gpus_are_shown_and_several_runs_are_overlaid(stack):
     """Two runs on a GPU each, as the harness serves them."""
-    from harness.metrics import TrainerCollector
-    from harness.serve import Server
+    from harness.metrics.collector import TrainerCollector
+    from harness.metrics.server import Server
 
     servers = []
     try:

@@ -42,7 +42,7 @@ def _broken(folder: Path, module: str, name: str, fault: str = RAISE) -> dict[st
         ("harness.supervise.gpus", "GpuWatch.poll", "gpus"),
         ("harness.supervise.viewing", "view_of", "view"),
         ("harness.supervise.summary", "summary_line", "summary"),
-        ("harness.metrics", "TrainerCollector", "metrics"),
+        ("harness.metrics.collector", "TrainerCollector", "metrics"),
         ("harness.supervise.identity", "git_state", "git"),
         ("harness.supervise.loop", "Supervisor._serve", "supervision"),
     ],

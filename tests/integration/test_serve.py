@@ -17,11 +17,12 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from harness import serve
 from harness.clock import SYSTEM
 from harness.errors import UsageError
-from harness.metrics import TrainerCollector
-from harness.serve import ListenError, PortTakenError, Server, read_token
+from harness.metrics import server as serving
+from harness.metrics.collector import TrainerCollector
+from harness.metrics.listening import ListenError, PortTakenError, read_token
+from harness.metrics.server import Server
 from harness.watch.ranks import Ranks
 from tests.support import views
 from tests.support.emitting import emitting
@@ -237,7 +238,7 @@ def resident_bytes():
 
 
 def test_a_thousand_half_requests_keep_nobody_waiting(start, monkeypatch):
-    monkeypatch.setattr(serve, "REQUEST_SECONDS", 600.0)  # so that it is not time that ends them
+    monkeypatch.setattr(serving, "REQUEST_SECONDS", 600.0)  # so that it is not time that ends them
     server = start()
     get(server)
     before = resident_bytes()
@@ -255,7 +256,7 @@ def test_a_thousand_half_requests_keep_nobody_waiting(start, monkeypatch):
 
 
 def test_half_a_request_is_cut_off_after_a_while(start, monkeypatch):
-    monkeypatch.setattr(serve, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(serving, "REQUEST_SECONDS", 0.2)
     with open_to(start(), b"GET /metrics HT") as client:
         assert client.recv(100) == b""
 
@@ -285,16 +286,16 @@ class Huge(Collector):
 
 
 def test_clients_that_never_read_are_cut_off_and_hold_up_nobody(monkeypatch):
-    monkeypatch.setattr(serve, "REPLY_SECONDS", 600.0)  # so that it is not time that ends them
-    monkeypatch.setattr(serve, "CLOSE_SECONDS", 600.0)
+    monkeypatch.setattr(serving, "REPLY_SECONDS", 600.0)  # so that it is not time that ends them
+    monkeypatch.setattr(serving, "CLOSE_SECONDS", 600.0)
     server = Server(Huge(), views.view, port=0)
     server.start()
     clients = []
     try:
         before = resident_bytes()
-        for _ in range(2 * serve.MAX_REPLIES):
+        for _ in range(2 * serving.MAX_REPLIES):
             clients.append(open_to(server, b"GET /metrics HTTP/1.1\r\n\r\n"))
-        wait_for(lambda: len(server._replying) == serve.MAX_REPLIES, what="all places to be taken")
+        wait_for(lambda: len(server._replying) == serving.MAX_REPLIES, what="all places to be taken")
         assert len(get(server, timeout=60)[1]) > 20_000_000
         assert resident_bytes() - before < 600_000_000
     finally:

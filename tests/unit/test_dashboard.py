@@ -294,7 +294,7 @@ def test_runbooks_name_panels_that_exist(page):
 
 def test_every_metric_that_harness_serves_is_used_somewhere():
     """On the dashboard, or in a rule."""
-    from harness.metrics import TrainerCollector
+    from harness.metrics.collector import TrainerCollector
 
     served = {family.name for family in TrainerCollector(lambda: None).describe()}
     used = " ".join([*(query.expression for query in QUERIES), (FOLDER / "training.json").read_text()])

@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from harness import metrics
-from harness.metrics import TrainerCollector
+from harness.metrics import collector
+from harness.metrics.collector import TrainerCollector
 from harness.schedules import scheduled_rate
 from harness.view import CommandView, GpuReading
 from tests.support import views
@@ -198,7 +198,7 @@ def test_one_family_that_fails_costs_itself_and_is_counted(monkeypatch):
 
     registry = CollectorRegistry()
     registry.register(TrainerCollector(everything))
-    monkeypatch.setattr(metrics, "_FAMILIES", (fails, *metrics._FAMILIES))
+    monkeypatch.setattr(collector, "FAMILIES", (fails, *collector.FAMILIES))
     text = generate_latest(registry).decode()
     assert value(text, "trainer_up") == 1
     assert samples(text)["harness_collect_errors_total", (("collector", "metrics"), ("run_id", "run-1"))] == 1

@@ -1,7 +1,7 @@
 """Where a server listens: sockets, tokens and certificates, and who has the port if it is taken.
 
 Everything that can go wrong here is the user's to mend, so every error names the value and the remedy. Not
-here: answering (`serve`).
+here: answering (`answers`).
 """
 
 from __future__ import annotations

@@ -1,26 +1,20 @@
-"""/metrics and /healthz over HTTP, beside the trainer: one thread, bounded in time and memory per client.
+"""Serves a run's metrics over HTTP, beside the trainer: one thread, bounded in time and memory per client.
 
 An event loop holds the connections, so that one who sends half a request, never reads, or comes a thousand
-times costs a little memory for a few seconds and keeps nobody else waiting. Bodies are made by one worker
-thread at a time. Not here: what the metrics are (`metrics`).
+times costs a little memory for a few seconds and keeps nobody else waiting. Not here: what is answered
+(`answers`), where it listens (`listening`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
-import json
-import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
-
-from harness.listening import ListenError, PortTakenError, is_loopback, listen, read_token, tls_context
+from harness.metrics.answers import Answers, no_signals
+from harness.metrics.listening import is_loopback, listen, tls_context
 
 if TYPE_CHECKING:
     import socket
@@ -30,8 +24,6 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
     from harness.view import RunView
-
-__all__ = ["ListenError", "PortTakenError", "Server", "read_token"]
 
 _HUNG_UP = (OSError, ValueError, asyncio.TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 
@@ -43,17 +35,6 @@ MAX_CONNECTIONS = 128
 MAX_REPLIES = 16  # a thousand ranks' metrics are megabytes
 MAX_REQUEST_BYTES = 16_384
 _CHUNK_BYTES = 65_536
-STALE_SECONDS = 30.0  # a snapshot older than this: whoever makes them stands still
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Reply:
-    """What a request is answered with; `made_at` is when metrics began to be made (monotonic)."""
-
-    status: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-    made_at: float | None = None
 
 
 class Server:
@@ -80,23 +61,16 @@ class Server:
         certificate: tuple[Path, Path] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        registry = CollectorRegistry()
-        registry.register(collector)
-        self._metrics = make_wsgi_app(registry)
-        self._view = view
-        self._clock = clock
+        self._answers = Answers(collector, view, token=token, clock=clock)
         self._address = address
         self._port = port
-        self._token = token.encode() if token else None
         self._tls = tls_context(certificate) if certificate is not None else None
         self._socket: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._makers = ThreadPoolExecutor(1, thread_name_prefix="metrics", initializer=_no_signals)
         # Connections by age: those that have not sent their request yet, and those that are being answered.
         self._waiting: dict[asyncio.Task[None], None] = {}
         self._replying: dict[asyncio.Task[None], float] = {}
-        self._making: dict[tuple[str, str, str], asyncio.Future[_Reply]] = {}
         self._scraped = threading.Event()
         self._counts_from = 0.0
 
@@ -115,7 +89,7 @@ class Server:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know about where this listens."""
-        if is_loopback(self._address) or self._token is not None or self._tls is not None:
+        if is_loopback(self._address) or self._answers.guarded or self._tls is not None:
             return ()
         who = f"metrics on {self._address}:{self._port} can be read by anybody who reaches this machine"
         return (f"{who}: give a token (--metrics-token-file) or listen on 127.0.0.1",)
@@ -136,7 +110,7 @@ class Server:
             with contextlib.suppress(RuntimeError):  # it is closed already
                 loop.call_soon_threadsafe(loop.stop)
             thread.join(2.0)
-        self._makers.shutdown(wait=False, cancel_futures=True)
+        self._answers.close()
         if self._socket is not None:
             self._socket.close()
 
@@ -149,7 +123,7 @@ class Server:
     # ---- the event loop
 
     def _serve(self, ready: threading.Event) -> None:
-        _no_signals()
+        no_signals()
         loop = asyncio.new_event_loop()
         self._loop = loop
         # Clients who hang up are everyday life and no business of the terminal.
@@ -214,7 +188,7 @@ class Server:
         self._replying[task] = time.monotonic()
 
     async def _answer(self, request: bytes, writer: asyncio.StreamWriter) -> None:
-        reply = await self._reply(request)
+        reply = await self._answers.reply(request)
         headers = (
             *reply.headers,
             ("Content-Length", str(len(reply.body))),
@@ -231,110 +205,7 @@ class Server:
         if body and reply.made_at is not None and reply.made_at >= self._counts_from:
             self._scraped.set()
 
-    # ---- what is answered
-
-    async def _reply(self, request: bytes) -> _Reply:
-        line, _, rest = request.decode("latin-1").partition("\r\n")
-        words = line.split(" ")
-        if len(words) != 3 or not words[2].startswith("HTTP/1."):
-            return _text("400 Bad Request", "not HTTP/1.1")
-        method, target, _ = words
-        if method not in ("GET", "HEAD"):
-            return _text("405 Method Not Allowed", "only GET and HEAD", ("Allow", "GET, HEAD"))
-        fields = _headers(rest)
-        if not self._allowed(fields.get("authorization", "")):
-            words_needed = "a token is needed: Authorization: Bearer TOKEN"
-            return _text("401 Unauthorized", words_needed, ("WWW-Authenticate", "Bearer"))
-        path, _, query = target.partition("?")
-        if path == "/metrics":
-            return await self._make((query, fields.get("accept", ""), fields.get("accept-encoding", "")))
-        return (
-            self._health() if path == "/healthz" else _text("404 Not Found", "here are /metrics and /healthz")
-        )
-
-    def _allowed(self, authorization: str) -> bool:
-        if self._token is None:
-            return True
-        kind, _, shown = authorization.partition(" ")
-        return hmac.compare_digest(shown.strip().encode("utf-8", "replace"), self._token) and (
-            kind.lower() == "bearer"
-        )
-
-    async def _make(self, asked: tuple[str, str, str]) -> _Reply:
-        """The metrics as asked for; who asks for the same while they are made shares them."""
-        making = self._making.get(asked)
-        if making is None:
-            making = asyncio.ensure_future(
-                asyncio.get_running_loop().run_in_executor(self._makers, self._expose, asked)
-            )
-            self._making[asked] = making
-            making.add_done_callback(lambda _done: self._making.pop(asked, None))
-        return await asyncio.shield(making)
-
-    def _expose(self, asked: tuple[str, str, str]) -> _Reply:
-        made_at = time.monotonic()
-        names = ("QUERY_STRING", "HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING")
-        environment = {
-            "REQUEST_METHOD": "GET",
-            "PATH_INFO": "/metrics",
-            **dict(zip(names, asked, strict=True)),
-        }
-        begun: list[Any] = []
-        try:
-            parts = self._metrics(environment, lambda status, headers: begun.extend((status, headers)))
-            status, headers = begun
-            return _Reply(status=status, headers=tuple(headers), body=b"".join(parts), made_at=made_at)
-        except Exception as error:  # noqa: BLE001 -- a fault of ours is an answer too
-            why = f"the metrics could not be made: {type(error).__name__}: {error}"
-            return _text("500 Internal Server Error", why)
-
-    def _health(self) -> _Reply:
-        view = self._view()
-        now = self._clock()
-        if view is None:
-            document: dict[str, Any] = {"status": "starting"}
-        else:
-            moved, lead = view.last_progress_wall_seconds, view.lead
-            document = {
-                "status": view.status,
-                "run_id": view.run_id,
-                "name": view.name,
-                "attempt": view.attempt,
-                "stage": lead.heartbeat.stage if lead is not None else None,
-                "step": lead.heartbeat.step if lead is not None else None,
-                "target_steps": view.steps,
-                "stalled": view.stalled_since_wall_seconds is not None,
-                "last_progress_age_seconds": None if moved is None else round(max(0.0, now - moved), 3),
-                "stall_timeout_seconds": view.limit_seconds,
-                "ranks": len(view.ranks),
-                "ranks_up": sum(state.alive for state in view.ranks),
-                "snapshot_age_seconds": round(max(0.0, now - view.taken_wall_seconds), 3),
-            }
-        # 200 says that this watches, not that the training is well: that is what the body is for. Restarting
-        # the supervisor because the training stalled would take away the one who knows why.
-        watching = view is not None and now - view.taken_wall_seconds < STALE_SECONDS
-        return _Reply(
-            status="200 OK" if watching else "503 Service Unavailable",
-            headers=(("Content-Type", "application/json"),),
-            body=json.dumps(document).encode() + b"\n",
-        )
-
 
 async def _turns(count: int) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
-
-
-def _text(status: str, text: str, *headers: tuple[str, str]) -> _Reply:
-    kind = ("Content-Type", "text/plain; charset=utf-8")
-    return _Reply(status=status, headers=(kind, *headers), body=f"{text}\n".encode())
-
-
-def _headers(text: str) -> dict[str, str]:
-    fields = (line.partition(":") for line in text.split("\r\n") if ":" in line)
-    return {name.strip().lower(): value.strip() for name, _, value in fields}
-
-
-def _no_signals() -> None:
-    """Signals are the main thread's: one that this thread took would not wake it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

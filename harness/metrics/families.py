@@ -1,95 +1,28 @@
 """A run's snapshot as Prometheus families: names, types and labels of the harness's metrics.
 
-What is not known has no series: never a zero for it. One family's failure stays its own, and is counted in
-`harness_collect_errors_total{collector="metrics"}`. Not here: reading the run (`watch`), serving (`serve`).
+What is not known has no series: never a zero for it. Not here: when they are made (`collector`).
 """
 
 from __future__ import annotations
 
 import itertools
-import threading
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from harness.schedules import scheduled_rate
-from harness.view import RunView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from prometheus_client.core import Metric
 
-    from harness.view import GpuReading, Histogram, RankState
+    from harness.view import GpuReading, Histogram, RankState, RunView
 
-# A command without records gets series of its own only after this long: a rank that vanished is an alert,
-# and a command that is about to become rank 0 must not look like one.
-SILENT_SECONDS = 60.0
-COMMAND_RANK = "command"
-ENDED_WELL = ("finished", "stopped")
-_ERRORS_TEXT = "Readings that failed."
-
+_COMMAND_RANK = "command"
+_ENDED_WELL = ("finished", "stopped")
 _RANK = ("run_id", "rank")
-
-
-class TrainerCollector(Collector):
-    """Makes the families anew, from the newest snapshot, at each scrape."""
-
-    def __init__(self, view: Callable[[], RunView | None]) -> None:
-        self._view = view
-        self._error_count = 0
-        self._command_shown = False
-        self._lock = threading.Lock()
-
-    def describe(self) -> Iterator[Metric]:
-        """Every family there may be, empty: so that `/metrics?name[]=` can choose among them."""
-        nothing = RunView(run_id="", name="", taken_wall_seconds=0.0, attempt=0, started_wall_seconds=0.0)
-        yield from (family for make in _FAMILIES for family in make(nothing))
-        yield CounterMetricFamily("harness_collect_errors", _ERRORS_TEXT)
-
-    def collect(self) -> Iterator[Metric]:
-        """All families that have a series."""
-        view = self._view()
-        if view is None:
-            return
-        families: dict[str, Metric] = {}
-        makers = (*_FAMILIES, _command) if self._shows_command(view) else _FAMILIES
-        for make in makers:
-            try:
-                made = make(view)
-            except Exception:  # noqa: BLE001 -- one family's failure stays its own
-                self._count_error()
-                continue
-            for one in made:
-                # A family is written once, whoever adds to it: two TYPE lines make a scrape invalid.
-                if one.name in families:
-                    families[one.name].samples.extend(one.samples)
-                elif one.samples:
-                    families[one.name] = one
-        yield from families.values()
-        # That none failed is known: a counter that begins at 1 hides its first one from increase().
-        errors = {**view.collect_errors, "metrics": self._error_count}
-        family = CounterMetricFamily("harness_collect_errors", _ERRORS_TEXT, labels=("run_id", "collector"))
-        for name, count in sorted(errors.items()):
-            family.add_metric((view.run_id, name), count)
-        yield family
-
-    def _count_error(self) -> None:
-        with self._lock:
-            self._error_count += 1
-
-    def _shows_command(self, view: RunView) -> bool:
-        """Whether the command is to have series of its own; once it has them, it keeps them."""
-        command = view.command
-        if command is None:
-            return False
-        waited = view.taken_wall_seconds - command.started_wall_seconds
-        # Of one that ended there is nothing to wait for: it died before it could say anything.
-        silent = not view.ranks and (waited > SILENT_SECONDS or not command.alive)
-        self._command_shown = self._command_shown or silent
-        return self._command_shown
 
 
 def _gauge(name: str, text: str, labels: Sequence[str] = _RANK) -> GaugeMetricFamily:
@@ -135,7 +68,7 @@ def _life(view: RunView) -> tuple[Metric, ...]:
             view,
             "trainer_finished",
             "1 once the rank ended on its own.",
-            lambda state: state.finished or (view.status in ENDED_WELL and not state.alive),
+            lambda state: state.finished or (view.status in _ENDED_WELL and not state.alive),
         ),
         stage,
         _of_ranks(
@@ -246,7 +179,7 @@ def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
 
 def _incidents(view: RunView) -> tuple[Metric, ...]:
     """Of the run as a whole: under its lowest rank here, or the command itself."""
-    rank = str(view.ranks[0].rank) if view.ranks else COMMAND_RANK
+    rank = str(view.ranks[0].rank) if view.ranks else _COMMAND_RANK
     stalls = CounterMetricFamily(
         "trainer_stalls", "Stalls met, by stage and cause.", labels=(*_RANK, "stage", "cause")
     )
@@ -335,7 +268,7 @@ def _rank_on(view: RunView, gpu: GpuReading) -> str:
     return next((str(state.rank) for state in view.ranks if state.heartbeat.pid in gpu.pids), "")
 
 
-def _command(view: RunView) -> tuple[Metric, ...]:
+def of_command(view: RunView) -> tuple[Metric, ...]:
     """The series of a command that never emits."""
     command = view.command
     assert command is not None
@@ -359,12 +292,12 @@ def _command(view: RunView) -> tuple[Metric, ...]:
     ):
         if value is not None:
             family = _gauge(name, text)
-            family.add_metric((view.run_id, COMMAND_RANK), value)
+            family.add_metric((view.run_id, _COMMAND_RANK), value)
             families.append(family)
     return tuple(families)
 
 
-_FAMILIES: tuple[Callable[[RunView], tuple[Metric, ...]], ...] = (
+FAMILIES: tuple[Callable[[RunView], tuple[Metric, ...]], ...] = (
     _run,
     _life,
     _steps,
