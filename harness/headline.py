@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from harness import frames
 from harness.evidence import Missing, Reading, Syscall
+from harness.questions import laggard, latest_stacks, latest_thread, rates, waits_in
 from harness.render.text import single_line
-from harness.views import laggard, latest_stacks, latest_thread, rates, waits_in
 
 if TYPE_CHECKING:
     from harness.evidence import Case, Frame, Process, ThreadStack

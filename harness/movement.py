@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from harness import frames
 from harness.evidence import Missing, Reading
-from harness.views import laggard, last_progress, rates
+from harness.questions import laggard, last_progress, rates
 
 if TYPE_CHECKING:
     from harness.evidence import Case, Sample

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.registry import Collector
 
-    from harness.view import RunView
+    from harness.snapshot import RunView
 
 _STALE_SECONDS = 30.0  # a snapshot older than this: whoever makes them stands still
 

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from harness.metrics.families import FAMILIES, of_command
-from harness.view import RunView
+from harness.snapshot import RunView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

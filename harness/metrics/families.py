@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from harness.view import GpuReading, Histogram, RankState, RunView
+    from harness.snapshot import GpuReading, Histogram, RankState, RunView
 
 _COMMAND_RANK = "command"
 _ENDED_WELL = ("finished", "stopped")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.registry import Collector
 
-    from harness.view import RunView
+    from harness.snapshot import RunView
 
 _HUNG_UP = (OSError, ValueError, asyncio.TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 

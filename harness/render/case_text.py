@@ -12,8 +12,8 @@ from harness import frames
 from harness.evidence import Missing, Reading, Syscall
 from harness.headline import STATES, chosen_thread, headline, looked_at
 from harness.movement import movement
+from harness.questions import latest_stacks, latest_thread, rates, waits_in
 from harness.render.text import duration, single_line
-from harness.views import latest_stacks, latest_thread, rates, waits_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal
 from rich.cells import cell_len, set_cell_size
 
 from harness.render import text
-from harness.view import stage_seconds, tokens_per_second
+from harness.snapshot import stage_seconds, tokens_per_second
 
 if TYPE_CHECKING:
-    from harness.view import RankState, RunView
+    from harness.snapshot import RankState, RunView
 
 Tone = Literal["plain", "strong", "faint", "good", "warn", "bad"]
 

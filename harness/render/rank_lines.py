@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from harness.render.live import Tone
     from harness.render.pieces import Line
+    from harness.snapshot import RankState
     from harness.top.model import TopView
-    from harness.view import RankState
 
 _RANK = 10
 # Where memory and step time stand, and where the age has its words; a mark needs room behind it.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from harness.clock import Clock
-    from harness.view import RunView
+    from harness.snapshot import RunView
 
 MAX_PENDING_BYTES = 1 << 20
 MAX_PENDING_LINES = 500

@@ -16,7 +16,7 @@ from harness.render.live import Piece, live_pieces, loss_words
 from harness.render.pieces import TONES, Line, cut, fitting, wrapped
 from harness.render.rank_lines import rank_lines
 from harness.render.spark import Pick, spark
-from harness.view import tokens_per_second
+from harness.snapshot import tokens_per_second
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

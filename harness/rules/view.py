@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.endings import ended_words
 from harness.evidence import Reading
+from harness.questions import rates
 from harness.rules import roles, spawned
 from harness.rules.threads import begins_worker, threads_of
-from harness.views import rates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

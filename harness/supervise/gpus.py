@@ -23,7 +23,7 @@ from harness.collect import gpu
 from harness.collect.deadline import python_env
 from harness.errors import RecordError
 from harness.evidence import Missing, Reading
-from harness.view import GpuReading
+from harness.snapshot import GpuReading
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from harness.clock import Clock
     from harness.detect import Suspicion
     from harness.rundir import RunDirectory
+    from harness.snapshot import RankState
     from harness.supervise.incidentstore import Incident
-    from harness.view import RankState
 
 
 _MOVED = "moved"  # harness.emit: the process has the record of another rank now

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from harness.limits import Overrides
     from harness.metrics.server import Server
     from harness.render.screen import Screen
+    from harness.snapshot import RankState, RunView
     from harness.supervise.child import Child, Ended
     from harness.supervise.observer import Observer
     from harness.supervise.opening import Opened
     from harness.supervise.tree import Tree
-    from harness.view import RankState, RunView
     from harness.watch.logtail import LogFollower, LogUpdate
     from harness.watch.ranks import Ranks
 

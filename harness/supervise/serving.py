@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.metrics.server import Server
-    from harness.view import RunView
+    from harness.snapshot import RunView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,8 @@ from harness.watch.logtail import tail
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from harness.snapshot import RunView
     from harness.supervise.child import Ended
-    from harness.view import RunView
 
 _EVENT_LINES = 10_000
 _EVENT_BYTES = 4 << 20

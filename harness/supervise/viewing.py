@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from harness.snapshot import CommandView, RankState, RunView
 from harness.supervise.gpus import COLLECTOR as GPUS
-from harness.view import CommandView, RankState, RunView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -20,13 +20,13 @@ from harness.render.screen import Screen
 from harness.render.stall import notice_lines
 from harness.render.text import single_line
 from harness.rundir import Attempt, RunDirectory, RunRecord, host_name, utc
+from harness.snapshot import CommandView, RunView
 from harness.supervise import announcing, claim, identity, opening, viewing
 from harness.supervise.gpus import GpuWatch
 from harness.supervise.observer import Command, Observer
 from harness.supervise.serving import MetricsOptions, serve
 from harness.supervise.signals import SignalInbox
 from harness.supervise.waiting import wait_readable
-from harness.view import CommandView, RunView
 from harness.watch.activity import descendants, read_counters
 from harness.watch.logtail import LogFollower
 from harness.watch.procstat import boot_id
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from harness.detect import Overrides
     from harness.metrics.server import Server
-    from harness.view import RankState
+    from harness.snapshot import RankState
     from harness.watch.foreign import Foreign
 
 TICK_SECONDS = 0.5

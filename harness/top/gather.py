@@ -18,12 +18,12 @@ from harness.clock import SYSTEM
 from harness.errors import HarnessError
 from harness.rundir import RunDirectory
 from harness.schedules import scheduled_rate
+from harness.snapshot import CommandView, RunView
 from harness.supervise.gpus import GpuWatch
 from harness.supervise.incidentstore import INCIDENT_FILE, parse_incident
 from harness.supervise.standing import Standing, stand
 from harness.top.history import MetricsTail
 from harness.top.model import IncidentLine, RunLine, TopView
-from harness.view import CommandView, RunView
 from harness.watch.ranks import Ranks
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.view import RunView
+    from harness.snapshot import RunView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

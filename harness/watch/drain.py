@@ -16,7 +16,7 @@ from collections import deque
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from harness.view import Histogram, RankTotals
+from harness.snapshot import Histogram, RankTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

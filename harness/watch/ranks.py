@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import RecordError
-from harness.view import RankState, RankTotals
+from harness.snapshot import RankState, RankTotals
 from harness.watch.checkpoints import CheckpointTimes
 from harness.watch.drain import MetricsLog, Tally
 from harness.watch.heartbeat import Heartbeat, Reader

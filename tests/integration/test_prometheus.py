@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.view import GpuReading
+from harness.snapshot import GpuReading
 from tests.support import prometheus, tiny_run, views
 from tests.support import run as runs
 from tests.support.env import clean_env

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from harness.view import Histogram, RankState, RankTotals, RunView
+from harness.snapshot import Histogram, RankState, RankTotals, RunView
 from harness.watch.drain import DURATION_BOUNDS
 from harness.watch.heartbeat import Drained, Heartbeat, StageEntry, StepRow
 

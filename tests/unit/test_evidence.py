@@ -10,8 +10,8 @@ from harness import frames
 from harness.evidence import Local, Missing, Reading, Syscall
 from harness.headline import headline
 from harness.movement import movement
+from harness.questions import waits_in
 from harness.render import case_text
-from harness.views import waits_in
 from tests.support.cases import NONE, PID, case, frame, process, process_sample, sample, stack
 
 USER = frame()

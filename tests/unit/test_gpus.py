@@ -17,8 +17,8 @@ import pytest
 from harness import codec
 from harness.collect import gpu
 from harness.evidence import Gpu, GpuProcess, Missing, Reading
+from harness.snapshot import GpuReading
 from harness.supervise import gpus
-from harness.view import GpuReading
 from tests.support.views import Clock
 from tests.support.wait import wait_for
 

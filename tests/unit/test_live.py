@@ -5,7 +5,7 @@ import pytest
 from rich.cells import cell_len
 
 from harness.render.live import live_line, live_pieces, plain_line
-from harness.view import CommandView
+from harness.snapshot import CommandView
 from tests.support import views
 from tests.support.views import NOW
 

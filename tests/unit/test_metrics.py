@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from harness.metrics import collector
 from harness.metrics.collector import TrainerCollector
 from harness.schedules import scheduled_rate
-from harness.view import CommandView, GpuReading
+from harness.snapshot import CommandView, GpuReading
 from tests.support import views
 from tests.support.views import NOW
 
