@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING
 
@@ -109,6 +110,44 @@ def test_its_controls_do_what_they_say(browser, tmp_path):
     shown.evaluate("document.getElementById('unzoom').click()")
     assert shown.evaluate("document.getElementById('unzoom').hidden")
     assert shown.console == []
+
+
+def test_on_paper_it_is_light_its_curves_fit_and_the_screen_is_as_before(browser, tmp_path):
+    shown = browser.open(page_of(full(tmp_path / "run"), tmp_path / "page.html"), dark=True)
+    shown.wait(_READY)
+    card = "getComputedStyle(document.documentElement).getPropertyValue('--card').trim()"
+    widths = "[...document.querySelectorAll('.plot')].map(each => each.querySelector('canvas').clientWidth)"
+    rooms = "[...document.querySelectorAll('.plot')].map(each => each.clientWidth)"
+    dark, wide = shown.evaluate(card), shown.evaluate(widths)
+    # What was true while it was printed is kept, for the page is as before when the call returns.
+    shown.evaluate(
+        "addEventListener('beforeprint', () => { globalThis.seen = {"
+        f"card: {card}, widths: {widths}, rooms: {rooms}, "
+        "page: document.querySelector('main').clientWidth } })"
+    )
+    paper = base64.b64decode(shown.call("Page.printToPDF")["data"])
+    assert paper.startswith(b"%PDF")
+    seen = shown.evaluate("globalThis.seen")
+    assert seen["card"] == "#ffffff" != dark
+    assert seen["widths"] == seen["rooms"]
+    assert seen["page"] <= 720
+    shown.wait("!document.documentElement.hasAttribute('data-print')")
+    assert (shown.evaluate(card), shown.evaluate(widths)) == (dark, wide)
+    assert shown.console == []
+
+
+def test_what_was_done_again_is_in_a_stack_once(browser, tmp_path):
+    shown = browser.open(page_of(full(tmp_path / "run"), tmp_path / "page.html"))
+    shown.wait(_READY)
+    # The fill of the lowest phase where steps 101 to 200 were done twice, and where they were not.
+    pixel = """(share => {
+        const canvas = document.querySelector("#plot-phases canvas"), box = canvas.getBoundingClientRect();
+        const over = document.querySelector("#plot-phases .u-over").getBoundingClientRect();
+        const x = over.left - box.left + over.width * share, y = over.bottom - box.top - 4;
+        return canvas.getContext("2d").getImageData(x, y, 1, 1).data.join();
+    })"""
+    twice, once = shown.evaluate(f"{pixel}(0.4)"), shown.evaluate(f"{pixel}(0.9)")
+    assert twice == once != "0,0,0,0"
 
 
 def test_nothing_of_a_stranger_runs(browser, tmp_path):

@@ -276,6 +276,10 @@
   }));
   document.getElementById("unzoom").addEventListener("click", () => zoom(null));
   dark.addEventListener("change", drawAll);
+  for (const [name, printing] of [["beforeprint", true], ["afterprint", false]]) addEventListener(name, () => {
+    document.documentElement.toggleAttribute("data-print", printing);
+    drawAll();
+  });
   if (all.only) mode = all.only;
   drawAll();
   new ResizeObserver(() => drawn.forEach((u) => {
