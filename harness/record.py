@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LOOK_EVERY_SECONDS = 0.001
+LOOK_EVERY_SECONDS = 0.005
 _COUNTERS = wire.COUNTERS_AT // 8
 _CHECK, _WRITTEN = wire.CHECK.pack, wire.WRITTEN
 _PACK_TOTALS = wire.PHASE_TOTALS.body.pack
@@ -102,10 +102,10 @@ class Record:
         self.put_stages(wall, mono)
 
     def intact(self, now: float) -> bool:
-        """Whether the file has its length yet; asked once a millisecond, as is how far wall time is ahead.
+        """Whether the file has its length yet; asked once in 5 ms, as is how far wall time is ahead.
 
         A store beyond a file's end is SIGBUS. Asking at each store would cost as much as the store; but
-        nobody cuts a record on purpose, and a step takes longer than a millisecond.
+        nobody cuts a record on purpose, and what falls into 5 ms are the calls of one very short step.
         """
         self.look_at = now + LOOK_EVERY_SECONDS
         self.ahead = time() - now

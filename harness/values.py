@@ -86,10 +86,14 @@ def as_memory(memory: "Any") -> tuple[int, int, int] | None:
 def as_phase_seconds(seconds: "Any") -> list[tuple[object, float]]:
     """The entries of a mapping that are durations."""
     try:
-        entries = [(name, as_float(value)) for name, value in seconds.items()]
+        return [
+            (name, number)
+            for name, value in seconds.items()
+            if (number := value if value.__class__ is float else as_float(value)) is not None
+            and 0.0 <= number < _MAX_SECONDS
+        ]
     except Exception:  # noqa: BLE001 (not a mapping)
         return []
-    return [(name, value) for name, value in entries if value is not None and 0.0 <= value < _MAX_SECONDS]
 
 
 def as_json_line(fields: "dict[str, object]", ours: "dict[str, object]", limit: int) -> str:

@@ -44,6 +44,7 @@ def hooks(recorder: "Recorder") -> "dict[str, Hook]":
         found.setdefault(module, []).append(_stage_hook(recorder, owner, name, entered))
     found["transformers.trainer"].append(lambda module: _hf_trainer(module, recorder))
     found["transformers.trainer_callback"] = [lambda module: _hf_callbacks(module, recorder)]
+    found["deepspeed.runtime.engine"] = [lambda _: recorder.hide()]
     for package in ("lightning.pytorch", "pytorch_lightning"):
         found[f"{package}.trainer.trainer"].append(lambda module: _lightning(module, recorder))
     return {module: _all_of(tuple(each)) for module, each in found.items()}

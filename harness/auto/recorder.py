@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any, Concatenate, ParamSpec, TypeVar
 
+    from harness.auto.steps import Row
+
     P = ParamSpec("P")
     R = TypeVar("R")
 
@@ -88,6 +90,7 @@ class Recorder:
         self._stale = False  # the step under way may have failed
         self._rows = 0
         self._at_finish = False
+        self._hidden = False
         self.number: Callable[[], int] | None = None  # a framework's own count of steps done
 
     # ── whose record ───────────────────────────────────────────────────────────────────────────────────────
@@ -209,14 +212,15 @@ class Recorder:
 
     # ── phases ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _event(self, phase: str, begins: str | None) -> bool:
+    def _event(self, phase: str, begins: str | None, *, shown: bool = True) -> bool:
         """The time until now was `phase`, and `begins` is what comes; whether it counts at all."""
         if self._base != "train" or self._scopes:
             self._emit.progress()
             return False
         self._clock.account(phase, monotonic())
         self._phase = begins
-        self._emit.phase(begins)
+        if shown:
+            self._emit.phase(begins)
         return True
 
     @guarded
@@ -334,13 +338,14 @@ class Recorder:
             return
         self._stepping = None
         self._ended += 1
-        self._event(clockwork.OPTIMIZER, None)
+        self._event(clockwork.OPTIMIZER, None, shown=False)
         if self._inner > 1:
             self._steps.evaluated(self._inner, optimizer)
-        if was_skipped(optimizer):
+        skipped = was_skipped(optimizer)
+        if skipped:
             self._steps.forget()
-            return
-        self._complete(optimizer)
+        if skipped or not self._complete(optimizer):  # a row ends the phase by itself
+            self._emit.phase(None)
 
     @guarded
     def steps_so_far(self) -> int:
@@ -353,47 +358,58 @@ class Recorder:
         if before == self._ended and get_ident() == self._thread:
             self._steps.forget()
 
+    def hide(self) -> None:
+        """This process's steps are made of something else than what we see."""
+        self._hidden = True
+
     def _is_hidden(self) -> bool:
         """Whether the steps of this run are made of something else than what we see.
 
         DeepSpeed steps its inner optimizer for each part of the parameters; a CUDA graph that is being
         captured is replayed later, without us.
         """
-        if "deepspeed.runtime.engine" in sys.modules or self._steps.reader.is_capturing():
+        if self._hidden or (self._steps.reader.on_device and self._steps.reader.is_capturing()):
             if self._base != wire.COMMAND_STAGE:
                 self._set_base(wire.COMMAND_STAGE)
             return True
         return False
 
-    def _complete(self, optimizer: "Any") -> None:
-        """A step of `optimizer` was done: a row, if it leads."""
+    def _complete(self, optimizer: "Any") -> bool:
+        """A step of `optimizer` was done: a row, if it leads; whether one was written."""
         if self._base != "train":
             self._begin_training()
         self._backwards = 0
         if not self._steps.leads(optimizer):
             self._steps.forget()
             self._emit.progress()
-            return
+            return False
         number = None if self.number is None else self.number()
-        self._steps.done(number, self._clock.take(host=not self._steps.reader.on_device))
-        self._flush(wait=True)
+        row = self._steps.done(number, self._clock.take(host=not self._steps.reader.on_device))
+        return self._write(row) if row is not None else self._flush(wait=True)
 
-    def _flush(self, *, wait: bool) -> None:
-        """Write the rows whose values are here; the oldest without them where too many wait."""
+    def _flush(self, *, wait: bool) -> bool:
+        """Write the rows whose values are here, the oldest as it is where too many wait; whether any was."""
+        written = False
         while row := self._steps.take(wait=wait):
-            if not self._is_ours():
-                self.hand_over()
-                return
-            self._emit.step(
-                row.number,
-                loss=row.loss(),
-                lr=row.rates[0] if row.rates and len(row.rates) == 1 else row.rates,
-                grad_norm=row.grad_norm(),
-                tokens=row.tokens,
-                memory=self._steps.reader.memory(),
-                phase_seconds=row.phase_seconds,
-            )
-            self._rows += 1
+            written = self._write(row)
+        return written
+
+    def _write(self, row: "Row") -> bool:
+        """Write a row, if the record is ours yet."""
+        if not self._is_ours():
+            self.hand_over()
+            return False
+        self._rows += 1
+        self._emit.step(
+            row.number,
+            loss=row.loss(),
+            lr=row.rates,
+            grad_norm=row.grad_norm(),
+            tokens=row.tokens,
+            memory=self._steps.reader.memory(),
+            phase_seconds=row.phase_seconds,
+        )
+        return True
 
     def _is_ours(self) -> bool:
         """Whether nobody but us wrote into the record, and nobody began another one beside us."""

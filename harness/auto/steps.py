@@ -27,7 +27,7 @@ class Row:
 
     def __init__(self, number: int, losses: "list[Scalar]", norm: "Scalar") -> None:
         self.number, self.losses, self.norm = number, losses, norm
-        self.rates: list[float] | None = None
+        self.rates: float | list[float] | None = None
         self.tokens: int | None = None
         self.phase_seconds: dict[str, float] = {}
 
@@ -67,7 +67,7 @@ class Steps:
         """The next step's numbers begin here."""
         self._losses: list[Scalar] = []
         self._norms: list[Scalar] = []
-        self._rates: list[float] | None = None
+        self._rates: float | list[float] | None = None
         self._tokens: int | None = None
         self._scaled = False
 
@@ -135,8 +135,8 @@ class Steps:
     def leads(self, optimizer: "Any") -> bool:
         """Whether the step that it took is one of the run's."""
         leader = self._leader() if self._leader is not None else None
-        self._seen.add(id(optimizer))
         if leader is not optimizer:
+            self._seen.add(id(optimizer))
             self._others += 1
             fresh = any(each() is optimizer for each in self._fresh)
             if leader is not None and not fresh and self._others < PATIENCE_STEPS:
@@ -149,20 +149,23 @@ class Steps:
 
     # ── rows ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def done(self, number: int | None, phase_seconds: "dict[str, float]") -> None:
-        """A step of the run was done; `number` is a framework's own."""
+    def done(self, number: int | None, phase_seconds: "dict[str, float]") -> Row | None:
+        """A step of the run was done; `number` is a framework's own. Its row, if nothing is to wait for."""
         self._number = self._number + 1 if number is None else number
         row = Row(self._number, self._losses, self._norms[0] if len(self._norms) == 1 else None)
         row.rates, row.tokens, row.phase_seconds = self._rates, self._tokens, phase_seconds
-        self.pending.append(row)
         self.forget()
+        if not self.pending and not self.reader.on_device:
+            return row
+        self.pending.append(row)
+        return None
 
     def take(self, *, wait: bool) -> Row | None:
         """The next row whose values are here; the oldest as it is where too many wait, or none may."""
-        pending = self.pending
-        if not pending or (wait and len(pending) <= MAX_PENDING and not pending[0].complete()):
+        if not self.pending:
             return None
-        return pending.pop(0)
+        too_many = len(self.pending) > MAX_PENDING
+        return self.pending.pop(0) if too_many or not wait or self.pending[0].complete() else None
 
 
 def _arrived(value: "Scalar") -> bool:
