@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _KEEPER = Path(__file__).with_name("keeper.py")
 _START_DEADLINE_SECONDS = 30.0  # for a fork and an exec; a program on a network file system may take a while
 _KILLED_DEADLINE_SECONDS = 5.0
+# A keeper that shares our terminal may be sent a Ctrl-C before it has come to ignore it.
+_HELD_BACK = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
 _RECORD_DEADLINE_SECONDS = 2.0  # between the death of an adopted command and its keeper's note of it
 
 
@@ -111,6 +113,8 @@ def start(
         raise HarnessError(
             f"{output}: the log cannot be written: {error.strerror}", remedy="Make room, or mend its rights"
         ) from None
+    # Blocked and not ignored, so that none sent to ourselves is lost; the keeper inherits it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
     try:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_KEEPER), title, str(theirs.fileno())],
@@ -127,6 +131,7 @@ def start(
             remedy="Look at the limits on processes (ulimit -u) and at the memory",
         ) from None
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(log)
         theirs.close()
     order = {

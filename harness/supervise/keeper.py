@@ -34,6 +34,7 @@ def main(descriptor: int) -> None:
     order = json.loads(channel.makefile("r", encoding="utf-8", errors="surrogateescape").readline())
     for name in _IGNORED:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # we were started with some held back
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     started_at = time.time()
     pid, problem = _launch(order["command"], own_session=order["own_session"], hangup=order["hangup"])

@@ -157,6 +157,8 @@ class Supervisor:
                 keeper_start_time_ticks=child.keeper.start_time_ticks if child.keeper else None,
             )
         )
+        for early in self._inbox.drain():
+            self._on_signal(early, child.root, tree_of(child), early=True)
         return child
 
     def _write(self, attempt: Attempt) -> None:
@@ -226,7 +228,8 @@ class Supervisor:
         tree.kill()
         self._kill_at = time.monotonic() + KILLED_DEADLINE_SECONDS
 
-    def _on_signal(self, number: int, root: Identity, tree: Tree) -> None:
+    def _on_signal(self, number: int, root: Identity, tree: Tree, *, early: bool = False) -> None:
+        """Act on a signal; an `early` one came before the command could have it from the terminal."""
         name = signal_name(number)
         if number == signal.SIGTSTP:
             self._stop_all(tree)
@@ -238,7 +241,7 @@ class Supervisor:
             self._ended_by = "interrupt"
             if self._interrupts == 1:
                 self._watcher.say(f"{name} passed on to the command · again: kill it and all it started")
-                self._interrupt(number, root)
+                self._interrupt(number, root, early=early)
             else:
                 self._watcher.say("killing the command and all it started")
                 tree.kill()
@@ -249,7 +252,7 @@ class Supervisor:
             self._watcher.say(f"{name} passed on to the command")
             _send(root, number)
 
-    def _interrupt(self, number: int, root: Identity) -> None:
+    def _interrupt(self, number: int, root: Identity, *, early: bool) -> None:
         """As the terminal does: to the command's process group; unless the terminal has done so already."""
         if not root.alive():
             return
@@ -257,7 +260,7 @@ class Supervisor:
             group = os.getpgid(root.pid)
             if group != os.getpgrp():
                 os.killpg(group, number)
-            elif not _in_foreground():
+            elif early or not _in_foreground():
                 _send(root, number)
 
     def _between_commands(self) -> bool:

@@ -256,6 +256,33 @@ def test_with_standard_input_inherited_a_prompt_works_and_ctrl_c_comes_once(
     terminal.wait_for("status 137")
 
 
+def test_with_standard_input_inherited_a_ctrl_c_during_the_start_ends_the_command(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    """The keeper is in the foreground then, and has not come to ignore the terminal's signals."""
+    slow = tmp_path / "slow"
+    slow.write_text(
+        f"#!{sys.executable} -IS\nimport os, sys, time\nopen({str(tmp_path / 'starts')!r}, 'w')\n"
+        f"while not os.path.exists({str(tmp_path / 'go on')!r}): time.sleep(0.02)\n"
+        f"os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])\n"
+    )
+    slow.chmod(0o755)
+    source = f"import sys; from harness.cli import main; sys.executable = {str(slow)!r}; sys.exit(main())"
+    (tmp_path / "harness.py.txt").write_text(source)
+    terminal.type(
+        f"{sys.executable} -c \"$(cat harness.py.txt)\" run --run-dir run --metrics-port off"
+        " --stdin inherit -- sleep 1000; echo status $?\n"
+    )
+    wait_for((tmp_path / "starts").exists, 40, "the keeper to be started")
+    at = len(terminal.seen)
+    terminal.type("\x03")
+    terminal.wait_for("^C", after=at)
+    (tmp_path / "go on").touch()
+    terminal.wait_for("interrupted (killed by SIGINT)", after=at)
+    terminal.wait_for("status 130", after=at)
+    assert (tmp_path / "run/log/output.log").read_text() == ""
+
+
 def test_with_standard_input_inherited_ctrl_z_and_fg_work_too(terminal: Terminal, tmp_path: Path) -> None:
     terminal.type(_typed(tmp_path / "ticking.py", TICKING, "--stdin", "inherit"))
     run = runs.Run(process=None, directory=tmp_path / "run")
