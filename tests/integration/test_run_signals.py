@@ -270,7 +270,7 @@ def test_with_standard_input_inherited_a_ctrl_c_during_the_start_ends_the_comman
     source = f"import sys; from harness.cli import main; sys.executable = {str(slow)!r}; sys.exit(main())"
     (tmp_path / "harness.py.txt").write_text(source)
     terminal.type(
-        f"{sys.executable} -c \"$(cat harness.py.txt)\" run --run-dir run --metrics-port off"
+        f'{sys.executable} -c "$(cat harness.py.txt)" run --run-dir run --metrics-port off'
         " --stdin inherit -- sleep 1000; echo status $?\n"
     )
     wait_for((tmp_path / "starts").exists, 40, "the keeper to be started")
