@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness import emit, place, wire
 from harness.errors import RecordError
-from harness.watch import heartbeat
+from harness.watch import decoding, heartbeat
 from tests.support.examples import examples
 
 int64 = st.integers(-(2**63), 2**63 - 1)
@@ -104,7 +104,7 @@ def test_declarations_and_names_are_read_back(path, text, stages, total, peak):
 def test_the_header_is_read_back(tmp_path, rank, run_id, attempt):
     place.create(str(tmp_path), rank, run_id=run_id, attempt=attempt, begin=lambda mapped: mapped)
     raw = (tmp_path / "ranks" / f"{rank:05d}.beat").read_bytes()[: wire.COUNTERS_AT]
-    header, _ = heartbeat._parse_header("x", raw)
+    header, _ = decoding.parse_header("x", raw)
     assert (header["rank"], header["attempt"], header["pid"]) == (rank, attempt, os.getpid())
     assert header["run_id"] == wire.unpack_text(wire.pack_text(run_id, 63))
 
