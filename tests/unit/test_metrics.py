@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from harness.metrics.collector import TrainerCollector
 from harness.schedules import scheduled_rate
 from harness.snapshot import CommandView, GpuReading
 from tests.support import views
+from tests.support.env import REPOSITORY
 from tests.support.views import NOW
 
 RANK = {"run_id": "run-1", "rank": "0"}
@@ -97,6 +99,22 @@ def test_every_name_of_the_contract_is_served():
         "trainer_cpu_seconds_total",
         "harness_collect_errors_total",
     }
+
+
+def test_the_guide_names_what_is_served_and_nothing_else():
+    """With their types by Prometheus' conventions: a counter, and nothing but a counter, ends in _total."""
+    families = list(TrainerCollector(lambda: None).describe())
+    served = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    assert not {family.name for family in families if family.type != "counter"} & {
+        name for name in served if name.endswith("_total")
+    }
+    table = (REPOSITORY / "docs" / "how-to" / "metrics.md").read_text().partition("## What there is")[2]
+    named = set()
+    for name in re.findall(r"`((?:trainer|harness)_[\w{},]+)`", table.partition("Useful queries")[0]):
+        found = re.fullmatch(r"(\w+?)(?:\{([\w,]+)\}(\w+))?(?:\{[\w,]+\})?", name)
+        assert found, name
+        named |= {f"{found[1]}{part}{found[3] or ''}" for part in (found[2] or "").split(",")}
+    assert named == served
 
 
 @pytest.mark.parametrize(
