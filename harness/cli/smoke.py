@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
 
     plan = load(args.plan, _settings(args.settings)).scaled(args.timeout_scale)
     only = [name.strip() for text in args.only for name in text.split(",") if name.strip()]
+    if args.only and not only:
+        raise UsageError("--only names no stage", remedy="harness smoke PLAN --list shows them")
     stages = plan.selected(only, args.start)
     if not stages:
         raise UsageError("no stage is left to run", remedy="--only names stages before --from")
@@ -93,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, plan: Plan, stages: Sequence[Stage]) -> int:
     from harness.smoke import files
-    from harness.smoke.runner import Interrupts, Runner, new_folder
+    from harness.smoke.interrupts import Interrupts
+    from harness.smoke.runner import Runner, new_folder
     from harness.smoke.screen import show_for
 
     folder = new_folder(args.runs, time.time())

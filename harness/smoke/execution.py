@@ -1,6 +1,6 @@
 """One stage: its command under `harness run`, watched, ended when its time is over, and never left behind.
 
-The supervisor is a process of its own in a session of its own, so that Ctrl-C comes to us alone and is passed
+The supervisor is a process in a group of its own, so that Ctrl-C and Ctrl-Z come to us alone and are passed
 on in order. Should we be killed, the kernel tells it to end. Not here: what was seen (`observe`), and what
 follows from it (`runner`).
 """
@@ -23,11 +23,13 @@ import psutil
 from harness.errors import HarnessError, UsageError
 from harness.render.text import duration, single_line
 from harness.smoke.observe import Moment, StageWatch
+from harness.watch.procstat import read_stat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from harness.smoke.interrupts import Interrupts
     from harness.smoke.observed import EndedBy, Observed
     from harness.smoke.plan import Stage
 
@@ -35,6 +37,8 @@ GRACE_SECONDS = 5.0
 _TICK_SECONDS = 0.1
 _DIAGNOSIS_SECONDS = 15.0
 _KILL_SECONDS = 15.0
+_STOPPING_SECONDS = 5.0
+_STOPPING_POLL_SECONDS = 0.02
 # The supervisor failed; the command cannot be executed; it was not found.
 _REFUSALS = (125, 126, 127)
 # Nobody looked for so long: the machine slept, or we were stopped. That time is no stage's.
@@ -64,24 +68,26 @@ class Execution:
         environment: Mapping[str, str],
         *,
         tell: Callable[[Moment], None],
-        interrupts: Callable[[], int],
+        interrupts: Interrupts,
+        rest: Callable[[], None],
     ) -> None:
         self._stage, self._folder = stage, folder
         self._environment = {**environment, **stage.environment}
-        self._tell, self._interrupts = tell, interrupts
+        self._tell, self._interrupts, self._rest = tell, interrupts, rest
         self._watch = StageWatch(folder)
         self._said = folder.with_name(f"{folder.name}.harness.log")
         self._moment = Moment()
+        self._rested = False
 
     def run(self) -> Ran:
         """Start it, attend to it, and collect what was seen."""
-        began = time.monotonic()
+        began = self._now()
         process = self._start()
         try:
             ended_by, diagnosis = self._attend(process, began)
         finally:
             self._end_for_good(process)
-        seconds = time.monotonic() - began
+        seconds = self._now() - began
         status = process.returncode
         if ended_by == "itself" and self._watch.ended_by_stall():
             ended_by = "stall"
@@ -118,8 +124,7 @@ class Execution:
                     stdin=subprocess.DEVNULL,
                     stdout=said,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    preexec_fn=_end_with_parent,  # noqa: PLW1509 -- we have no other threads
+                    preexec_fn=_apart,  # noqa: PLW1509 -- we have no other threads
                 )
         except OSError as error:
             raise UsageError(
@@ -128,13 +133,14 @@ class Execution:
 
     def _attend(self, process: subprocess.Popen[bytes], began: float) -> tuple[EndedBy, dict[str, Any]]:
         over_at = began + self._stage.budget_seconds
-        looked_at = time.monotonic()
+        looked_at = self._now()
         while process.poll() is None:
-            if self._interrupts():
+            if self._interrupts.count:
                 self._stop(process, signal.SIGINT)
                 return "interrupt", {}
+            self._stand_still(process)
             self._look()
-            now = time.monotonic()
+            now = self._now()
             if now - looked_at > _GAP_SECONDS:
                 over_at += now - looked_at
             looked_at = now
@@ -151,6 +157,24 @@ class Execution:
                 process.wait(_TICK_SECONDS)
         return "itself", {}
 
+    def _now(self) -> float:
+        """Without the time in which we stood still by Ctrl-Z."""
+        return time.monotonic() - self._interrupts.rested_seconds
+
+    def _stand_still(self, process: subprocess.Popen[bytes]) -> None:
+        """After Ctrl-Z: the supervisor stops the command's whole tree and itself, then we do, until `fg`."""
+        if not self._interrupts.rest_asked:
+            if self._rested and _is_stopped(process.pid):  # it came to it only after we had gone on
+                process.send_signal(signal.SIGCONT)
+            return
+        process.send_signal(signal.SIGTSTP)
+        end = time.monotonic() + _STOPPING_SECONDS
+        while process.poll() is None and not _is_stopped(process.pid) and time.monotonic() < end:
+            time.sleep(_STOPPING_POLL_SECONDS)
+        self._rest()
+        self._rested = True
+        process.send_signal(signal.SIGCONT)
+
     def _look(self) -> None:
         self._moment = self._watch.poll()
         self._tell(self._moment)
@@ -162,18 +186,22 @@ class Execution:
             return {}
         words = [sys.executable, "-m", "harness", "diagnose", str(pid), "--json"]
         words += ["--deadline", f"{_DIAGNOSIS_SECONDS:g}", "--out", str(self._folder / "over-budget")]
+        # Not in our group: Ctrl-C and Ctrl-Z are ours to act upon.
         child = subprocess.Popen(
             words,
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
-        try:
-            out, _ = child.communicate(timeout=_DIAGNOSIS_SECONDS + GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            out, _ = child.communicate()
+        end = time.monotonic() + _DIAGNOSIS_SECONDS + GRACE_SECONDS
+        out = None
+        while out is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                out, _ = child.communicate(timeout=_TICK_SECONDS)
+            if self._interrupts.count or time.monotonic() >= end:
+                child.kill()
         with contextlib.suppress(ValueError):
             found = json.loads(out[:_ANSWER_BYTES])
             if isinstance(found, dict):
@@ -192,9 +220,10 @@ class Execution:
 
     def _wait(self, process: subprocess.Popen[bytes], seconds: float) -> None:
         """Until it has ended, the time is over, or the user has lost patience."""
-        asked = self._interrupts()
-        end = time.monotonic() + seconds
-        while process.poll() is None and time.monotonic() < end and self._interrupts() == asked:
+        asked = self._interrupts.count
+        end = self._now() + seconds
+        while process.poll() is None and self._now() < end and self._interrupts.count == asked:
+            self._stand_still(process)
             self._tell(Moment(at="ending", resident_bytes=self._moment.resident_bytes))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_TICK_SECONDS)
@@ -222,9 +251,19 @@ class Execution:
         return last or f"harness run ended with {status}"
 
 
-def _end_with_parent() -> None:
-    """In the child, before it becomes the supervisor: SIGTERM should we be killed."""
+def _apart() -> None:
+    """In the child, before it becomes the supervisor: a group of its own, and SIGTERM should we be killed.
+
+    In our session, or SIGTSTP could not stop it. It hears SIGINT also where we are deaf to it, as `&` wants.
+    """
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def _is_stopped(pid: int) -> bool:
+    found = read_stat(pid)
+    return found is not None and found.state == "T"
 
 
 def explained(path: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ Not here: how one stage is run (`execution`), what is shown meanwhile (`screen`)
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,14 +19,13 @@ from harness.smoke.outcome import Outcome, Report
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-    from types import FrameType
 
     from harness.smoke.checks import Check
     from harness.smoke.execution import Ran
+    from harness.smoke.interrupts import Interrupts
     from harness.smoke.observe import Moment
     from harness.smoke.plan import Plan, Stage
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FOLDERS = 1000
 
 
@@ -46,6 +44,14 @@ class Show(Protocol):
         """It runs."""
         ...
 
+    def resting(self) -> None:
+        """Ctrl-Z: the shell has the terminal until `rested`."""
+        ...
+
+    def rested(self) -> None:
+        """It goes on."""
+        ...
+
     def ended(self, outcome: Outcome) -> None:
         """It ended, or was never started."""
         ...
@@ -53,28 +59,6 @@ class Show(Protocol):
     def finished(self, report: Report) -> None:
         """All is over."""
         ...
-
-
-class Interrupts:
-    """Counts signals that ask to stop, instead of dying of them; a context manager."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.first: int | None = None
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> Interrupts:  # noqa: PYI034 -- Self is 3.11
-        for number in _SIGNALS:
-            self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        self.count += 1
-        self.first = self.first or number
 
 
 def new_folder(runs: Path, now_seconds: float) -> Path:
@@ -112,6 +96,8 @@ class Runner:
         started_at, began = utc(), time.monotonic()
         self._show.begin(self._plan, self._stages, self._folder)
         for stage in self._stages:
+            if interrupts.rest_asked:
+                self._rest(interrupts)
             if interrupts.count:
                 outcome = _unstarted(stage, "not run", "interrupted before")
             else:
@@ -127,7 +113,7 @@ class Runner:
             folder=str(self._folder),
             again=self._again,
             started_at=started_at,
-            seconds=time.monotonic() - began,
+            seconds=time.monotonic() - began - interrupts.rested_seconds,
             outcomes=tuple(self._outcomes.values()),
             interrupted=interrupts.count > 0,
         )
@@ -142,8 +128,17 @@ class Runner:
                 return f"needs {name}, which {'failed' if outcome.state == 'failed' else 'was skipped'}"
         return ""
 
+    def _rest(self, interrupts: Interrupts) -> None:
+        self._show.resting()
+        interrupts.rest()
+        self._show.rested()
+
     def _run_stage(self, stage: Stage, interrupts: Interrupts) -> Outcome:
-        began = time.monotonic()
+        began = time.monotonic() - interrupts.rested_seconds
+
+        def passed() -> float:
+            return time.monotonic() - interrupts.rested_seconds - began
+
         self._show.started(stage)
         folder = self._folder / stage.name
         try:
@@ -151,11 +146,12 @@ class Runner:
                 stage,
                 folder,
                 self._environment,
-                tell=lambda moment: self._show.moment(stage, moment, time.monotonic() - began),
-                interrupts=lambda: interrupts.count,
+                tell=lambda moment: self._show.moment(stage, moment, passed()),
+                interrupts=interrupts,
+                rest=lambda: self._rest(interrupts),
             ).run()
         except UsageError as error:
-            return _failed(stage, folder, time.monotonic() - began, str(error), "")
+            return _failed(stage, folder, passed(), str(error), "")
         return judged(stage, folder, ran)
 
 

@@ -82,6 +82,12 @@ class PlainLines:
             f"  …      {stage.name:<{self._width}}  {clock(seconds)} of {clock(stage.budget_seconds)}{at}"
         )
 
+    def resting(self) -> None:
+        """Nothing to clear away."""
+
+    def rested(self) -> None:
+        """Nothing to draw."""
+
     def ended(self, outcome: Outcome) -> None:
         """Its line."""
         word = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}.get(outcome.state, outcome.state)
@@ -130,11 +136,26 @@ class LiveTable:
             self._console.print(
                 Text(f"{headline(plan, stages)} · {folder}"), overflow="fold", highlight=False, soft_wrap=True
             )
+        self._show()
+
+    def _show(self) -> None:
+        with self._guarded():
             self._live = Live(
                 console=self._console, auto_refresh=False, transient=True, redirect_stdout=False
             )
             self._live.start()
         self._draw()
+
+    def resting(self) -> None:
+        """The shell has the terminal, its cursor among it."""
+        with self._guarded():
+            if self._live is not None:
+                self._live.stop()
+
+    def rested(self) -> None:
+        """A table anew, where the shell has left the cursor."""
+        if self._live is not None:
+            self._show()
 
     def started(self, stage: Stage) -> None:
         """A stage begins."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +61,64 @@ stages:
       files: [metrics.jsonl, "log/*.log"]
       measured: {rows: {at_least: 10}, ready: true}
 """
+# Nothing that is expected comes true.
+UNMET_TRAINER = """
+import math, time
+from harness import emit
+emit.open()
+emit.stage("train")
+print('measured {"rows": 12, "ready": true}')
+print("Token indices sequence length is longer")
+kept = []
+for step in range(1, 21):
+    kept.append(b"x" * (1 << 20))
+    time.sleep(0.1)
+    emit.step(step, loss=math.nan if step == 9 else 5.0, lr=1e-3, tokens=100, memory=(3 << 20,) * 3)
+emit.close()
+raise SystemExit("no reason")
+"""
+UNMET = """
+stages:
+  - name: train
+    command: "{python} {here}/unmet.py"
+    budget: 120
+    expect:
+      step: 40
+      ranks: 2
+      stage: finish
+      loss: {falls_by: 1, ends_below: 4}
+      learning_rate: {kind: cosine, peak: 1e-2, warmup: 5, total: 40, floor: 0.1}
+      tokens_per_second: 1e9
+      memory: 1M
+      gpu_memory: 1M
+      memory_growth: 1K
+      scraped: [trainer_step, no_such_series]
+      files: ["*.pt"]
+      log_has: no such line
+      log_lacks: Token indices
+      measured: {rows: {at_least: 100}, ready: false, absent: {equals: 1}}
+"""
+UNMET_SAID = {
+    "exit": r"1 \(no reason\), expected 0",
+    "step": r"reached 20, expected 40 to be reached",
+    "ranks": r"1 took part, expected 2",
+    "stage": r"reached .*train, expected 'finish' to be reached",
+    "loss.finite": r"nan at step 9, expected a finite loss at every step",
+    "loss.falls_by": r"0 \(5 → 5\), expected at least 1",
+    "loss.ends_below": r"5 at step 20, expected below 4",
+    "learning_rate": r"1.00e-3 at step 1, its schedule says 2.00e-3, expected the scheduled rate at .*",
+    "tokens_per_second": r"[\d,]+, expected at least 1,000,000,000",
+    "memory": r".* MB at its peak, expected at most 1.0 MB",
+    "gpu_memory": r"3.1 MB at its peak, expected at most 1.0 MB",
+    "memory_growth": r".* MB on the host, expected at most 1.0 kB",
+    "scraped": r"\d+ scrapes without no_such_series, expected trainer_step, no_such_series while it ran",
+    "files": r"none of \*.pt, expected one that is not empty",
+    "log_has": r"no such line, expected a line with 'no such line'",
+    "log_lacks": r"the line “Token indices sequence length is longer”, expected no line with 'Token indices'",
+    "rows": r"12, expected at least 100",
+    "ready": r"yes, expected no",
+    "absent": r"it was not measured, expected 1",
+}
 MIXED = """
 stages:
   - {name: over, command: "{python} -c 'import time; time.sleep(600)'", budget: 4, needs: []}
@@ -118,6 +178,22 @@ def test_a_plan_passes_and_everything_expected_was_checked(folder: Path) -> None
     assert lines[-1].startswith("passed · 2 passed in ")
 
 
+def test_everything_that_can_be_expected_fails_with_what_was_seen(folder: Path) -> None:
+    (folder / "unmet.py").write_text(UNMET_TRAINER)
+    (folder / "unmet.yaml").write_text(UNMET)
+    done = smoke(folder, "unmet.yaml")
+    assert done.returncode == 1, done.stdout + done.stderr
+    checks = {check["what"]: check for check in report(folder)["stages"][0]["checks"]}
+    assert checks.pop("incident")["passed"]
+    assert checks.keys() == UNMET_SAID.keys()
+    for what, said in UNMET_SAID.items():
+        check = checks[what]
+        assert not check["passed"], what
+        assert re.fullmatch(said, f"{check['seen']}, expected {check['expected']}"), check
+        assert check["remedy"] or what in ("rows", "ready", "absent"), "those of the plan have its own"
+    assert "  first  train: exit status 1: no reason" in done.stdout
+
+
 def test_failures_are_diagnosed_their_dependants_skipped_and_the_others_go_on(folder: Path) -> None:
     done = smoke(folder, "mixed.yaml", "--junit", "junit.xml")
     assert done.returncode == 1
@@ -152,6 +228,8 @@ def test_mistakes_are_one_line_and_status_2(folder: Path) -> None:
         (("plan.yaml", "--only", "hello", "--from", "train"), "no stage is left to run"),
         (("plan.yaml", "--set", "stesp=3"), "no such value. Did you mean steps?"),
         (("plan.yaml", "--set", "steps"), "is not name=value"),
+        (("plan.yaml", "--only", ""), "--only names no stage. harness smoke PLAN --list shows them"),
+        (("plan.yaml", "--from", ""), "no stage ''. Known here: hello, train"),
         (("plan.yaml", "--timeout-scale", "0"), "'0' is no factor"),
         (("plan.yaml", "--junit", "no/such/folder.xml"), "no folder no/such"),
         (("plan.yaml", "--json", "."), "is a folder"),
@@ -206,6 +284,85 @@ def test_should_it_be_killed_its_stage_ends_too(folder: Path) -> None:
     process.kill()
     process.wait()
     wait_for(lambda: not psutil.pid_exists(pid), 40, "the stage's command to end")
+
+
+def test_ctrl_z_stops_the_stage_too_and_fg_goes_on(folder: Path) -> None:
+    terminal = Terminal(cwd=folder, env=clean_env(TERM="xterm", LANG="C.UTF-8"))
+    try:
+        terminal.type(f"{' '.join(SMOKE)} plan.yaml --only train --set steps=100000\n")
+        (pid,) = wait_for(lambda: _started(folder, "train"), 60, "the stage to run")
+        stage = psutil.Process(pid)
+        at = len(terminal.seen)
+        for _ in range(2):
+            terminal.wait_for("step ", after=at)
+            terminal.type("\x1a")
+            at = terminal.wait_for("Stopped", after=at)
+            assert stage.status() == psutil.STATUS_STOPPED
+            assert terminal.seen.rindex("\x1b[?25h") > terminal.seen.rindex("\x1b[?25l"), "the cursor is back"
+            terminal.type("fg\n")
+            wait_for(lambda: stage.status() != psutil.STATUS_STOPPED, 20, "the stage to go on")
+        terminal.wait_for("step ", after=at)
+        terminal.type("\x03")
+        terminal.wait_for("interrupted · 0 passed, 1 interrupted", after=at)
+        wait_for(lambda: not stage.is_running(), 20, "the stage to end")
+    finally:
+        terminal.close()
+    (ended,) = report(folder)["stages"]
+    assert ended["checks"][1] == {**ended["checks"][1], "what": "incident", "passed": True}
+
+
+def test_the_time_in_which_it_is_stopped_is_no_stages(folder: Path) -> None:
+    """Stopped for longer than the budget, and then on to its end."""
+    terminal = Terminal(cwd=folder, env=clean_env(TERM="xterm", LANG="C.UTF-8"))
+    plan = folder / "short.yaml"
+    waits = "import os, time; exec('while not os.path.exists(\"go\"): time.sleep(0.05)')"
+    plan.write_text(f"stages: [{{name: waits, budget: 5, command: [python, -c, {json.dumps(waits)}]}}]")
+    try:
+        terminal.type(f"{' '.join(SMOKE)} short.yaml\n")
+        wait_for(lambda: _started(folder, "waits"), 60, "the stage to run")
+        terminal.type("\x1a")
+        at = terminal.wait_for("Stopped")
+        stopped_at = time.monotonic()
+        wait_for(lambda: time.monotonic() > stopped_at + 6, 20, "more than the budget to pass")
+        (folder / "go").touch()
+        terminal.type("fg\n")
+        terminal.wait_for("passed · 1 passed", after=at)
+    finally:
+        terminal.close()
+    assert report(folder)["stages"][0]["seconds"] < 5
+
+
+def test_should_it_be_killed_while_it_is_stopped_its_stage_ends_too(folder: Path) -> None:
+    process = subprocess.Popen(
+        [*SMOKE, "plan.yaml", "--only", "train", "--set", "steps=100000"],
+        cwd=folder,
+        env=clean_env(),
+        stdout=subprocess.DEVNULL,
+        preexec_fn=os.setpgrp,  # noqa: PLW1509 -- process_group is 3.11
+    )
+    (pid,) = wait_for(lambda: _started(folder, "train"), 60, "the stage to run")
+    process.send_signal(signal.SIGTSTP)
+    ours = psutil.Process(process.pid)
+    wait_for(lambda: ours.status() == psutil.STATUS_STOPPED, 20, "it to stop")
+    process.kill()
+    process.wait()
+    wait_for(lambda: not psutil.pid_exists(pid), 40, "the stage's command to end")
+
+
+def test_nohup_is_respected(folder: Path) -> None:
+    process = subprocess.Popen(
+        ["nohup", *SMOKE, "plan.yaml", "--only", "train"],
+        cwd=folder,
+        env=clean_env(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    wait_for(lambda: _started(folder, "train"), 60, "the stage to run")
+    process.send_signal(signal.SIGHUP)
+    out, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, out
+    assert "passed · 1 passed" in out
 
 
 def test_a_reader_that_is_gone_ends_nothing(folder: Path) -> None:
