@@ -1,11 +1,17 @@
-"""Stage `environment`: versions, driver, disk, shared memory, limits, caches; torch for CUDA alone."""
+"""Stage `environment`: versions, driver, disk, shared memory, limits, caches; torch for CUDA alone.
+
+What is not installed is told here, all of it at once: on a machine without a network each is a wheel to
+bring. Not here: whether what is installed works (`imports`).
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import resource
 import shutil
+import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +24,10 @@ from nsa.smoke.stage import SmokeError, measured
 if TYPE_CHECKING:
     from nsa.smoke.stage import Task
 
+# By the name that pip knows. `datasets` is needed for what comes from the hub alone.
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pyarrow", "pydantic", "datasets", "pyyaml")
+_MODULES = {"pyyaml": "yaml"}
+_OPTIONAL = ("datasets",)
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -28,8 +37,13 @@ def run(task: Task) -> None:
     say(" · ".join(f"{name} {_version(name)}" for name in _PACKAGES))
     if _DRIVER.exists():
         say(_DRIVER.read_text().splitlines()[0])
-    if task.device == "cuda":
+    missing = [name for name in _PACKAGES if name not in _OPTIONAL and not _is_there(name)]
+    if task.device == "cuda" and "torch" not in missing:
         _check_cuda()
+    if not _py_spy():
+        say("py-spy is not installed: of a stall only what the kernel and the trainer itself tell is seen")
+    if missing:
+        _refuse(missing)
     for name, folder in _folders(task).items():
         _check_writable(name, folder)
     shm = Path("/dev/shm")  # noqa: S108 -- what gloo, NCCL and DataLoader workers use
@@ -48,6 +62,31 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(_MODULES.get(name, name)) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _py_spy() -> bool:
+    """Where the harness looks for it."""
+    return os.access(Path(sys.executable).parent / "py-spy", os.X_OK) or shutil.which("py-spy") is not None
+
+
+def _refuse(missing: list[str]) -> None:
+    if "torch" in missing:
+        remedy = "Training needs the extra: pip install 'training-harness[train]'"
+    else:
+        wanted = " ".join([*missing, *([] if _py_spy() else ["py-spy"])])
+        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        remedy = (
+            f"pip install {wanted}. Without a network, bring the wheels:"
+            f" pip download -d wheels --only-binary :all: --python-version {python} {wanted}"
+        )
+    raise SmokeError(f"not installed for {sys.executable}: {', '.join(missing)}. {remedy}")
 
 
 def _check_cuda() -> None:
@@ -73,7 +112,7 @@ def _check_cuda() -> None:
 
 
 def _folders(task: Task) -> dict[str, Path]:
-    hub = os.environ.get("HF_HOME") or str(Path("~/.cache/huggingface").expanduser())
+    hub = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")  # noqa: PTH111
     return {"the run's folder": task.out, "HF_HOME": Path(hub), "the trainer's cache": cache_root(None)}
 
 

@@ -164,6 +164,12 @@ PLANTED = {
     "a cache that is no folder": Fault(
         "environment", ("HF_HOME: /dev/null/hf cannot be written",), env={"HF_HOME": "/dev/null/hf"}
     ),
+    "an image without all packages": Fault(
+        "environment",
+        ("not installed for ", ": pyarrow, pydantic. pip install pyarrow pydantic. Without a network, bring"),
+        "pip download -d wheels --only-binary :all: --python-version 3.",
+        code="bare-image",
+    ),
     "a broken library": Fault(
         "import",
         ("transformers cannot be imported: ImportError: libfoo.so.1",),
@@ -180,6 +186,14 @@ PLANTED = {
         ("comes back with", "text is lost", "tokenizer.path"),
         config={"tokenizer": {"kind": "bpe", "path": "{folder}/tokenizer"}},
         prepare=tokenizer_without_an_e,
+    ),
+    "a tokenizer that truncates": Fault(
+        "tokenizer", ("comes back with 1,023 of its", "text is lost"), code="truncating-tokenizer"
+    ),
+    "a tokenizer that warns of long documents": Fault(
+        "tokenizer",
+        ("makes it warn: Token indices sequence length is longer", "Nothing may be truncated to silence it"),
+        code="warning-tokenizer",
     ),
     "a digit too many": Fault(
         "model", ("parameters: ", "expected at least 10,000 and at most 200,000"), "a digit too many",

@@ -84,13 +84,52 @@ def notices_nothing(module):
     module.Detector.observe = lambda *_: None
 
 
+def truncating_tokenizer(module):
+    """The case's "fix" for a warning: nothing longer than 1023 leaves."""
+    right = module.ByteTokenizer.encode
+    module.ByteTokenizer.encode = lambda self, text: right(self, text)[:1023]
+
+
+def warning_tokenizer(module):
+    """As transformers' do, once, where nobody gave them a model_max_length."""
+    import logging
+
+    right = module.ByteTokenizer.encode
+
+    def encode(self, text):
+        tokens = right(self, text)
+        if len(tokens) > 1024:
+            said = (
+                f"Token indices sequence length is longer than the specified maximum ({len(tokens)} > 1024)"
+            )
+            logging.getLogger("transformers.tokenization_utils_base").warning(said)
+        return tokens
+
+    module.ByteTokenizer.encode = encode
+
+
+class _NotInstalled:
+    """Packages that are not there."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    def find_spec(self, name, path=None, target=None):
+        if name in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
 FAULTS = {
     "loop-over-positions": ("nsa.attention", loop_over_positions),
+    "truncating-tokenizer": ("nsa.tokenizer", truncating_tokenizer),
+    "warning-tokenizer": ("nsa.tokenizer", warning_tokenizer),
     "constant-rate": ("nsa.schedule", constant_rate),
     "forgets-its-place": ("nsa.session", forgets_its_place),
     "second-rank-sleeps": ("nsa.optimization", second_rank_sleeps),
     "notices-nothing": ("harness.detect", notices_nothing),
 }
 
-if os.environ.get("SMOKE_FAULT"):
+if os.environ.get("SMOKE_FAULT") == "bare-image":
+    sys.meta_path.insert(0, _NotInstalled("pydantic", "pyarrow", "datasets"))
+elif os.environ.get("SMOKE_FAULT"):
     sys.meta_path.insert(0, _Afterwards(*FAULTS[os.environ["SMOKE_FAULT"]]))
