@@ -31,13 +31,17 @@ class CacheError(NsaError):
 
 def cache_root(configured: str | None = None) -> Path:
     """`data.cache_dir` if given, else $XDG_CACHE_HOME/nsa, else ~/.cache/nsa."""
-    if configured is not None:
-        return Path(configured).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     # The XDG specification: a relative path is to be ignored.
-    if base and Path(base).is_absolute():
+    if configured is None and base and Path(base).is_absolute():
         return Path(base) / "nsa"
-    return Path("~/.cache/nsa").expanduser()
+    try:
+        return Path(configured or "~/.cache/nsa").expanduser()
+    except RuntimeError:  # a user id that is in no passwd, as in many a container
+        raise CacheError(
+            f"no home folder is known of user id {os.getuid()}: there is no place for the cache. "
+            "Set HOME, XDG_CACHE_HOME or data.cache_dir"
+        ) from None
 
 
 def publish(

@@ -70,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # And no terminal's encoding is a reason to lose a line with a "·" in it.
             reconfigure(line_buffering=True, errors="backslashreplace")
     options = build_parser().parse_args(arguments)
+    try:
+        Path.cwd()
+    except OSError:  # torch's own libraries cannot be loaded then
+        _complain("the current folder has been removed. cd to one that is there")
+        return 2
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)

@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from harness.errors import HarnessError
@@ -119,12 +120,23 @@ def main(argv: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
             )
             return HarnessError.exit_status
+        if _folder_is_gone():
+            print("harness: the current folder has been removed. cd to one that is there", file=sys.stderr)
+            return HarnessError.exit_status if chosen is not None and chosen.name == "run" else USAGE
         print(
             f"harness: a fault of the harness itself ({type(error).__name__}: {error}). "
             "Please report it, with what HARNESS_TRACEBACK=1 shows",
             file=sys.stderr,
         )
         return HarnessError.exit_status
+
+
+def _folder_is_gone() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False
 
 
 def _parser(chosen: Command | None) -> _Parser:

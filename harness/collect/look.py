@@ -5,6 +5,7 @@ Not covered: samples (`sampling`), what lies beside the processes (`beside`).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from pathlib import Path
@@ -73,10 +74,9 @@ class Look:
 
     def _run_dir_near(self) -> Path | None:
         """Where the environment may not be read: among the runs where we stand, and where the target does."""
-        places = [
-            Path.cwd(),
-            *(Path(each.cwd.value) for each in self.processes if isinstance(each.cwd, Reading)),
-        ]
+        places = [Path(each.cwd.value) for each in self.processes if isinstance(each.cwd, Reading)]
+        with contextlib.suppress(OSError):  # somebody may have removed the folder where we stand
+            places.insert(0, Path.cwd())
         folders = dict.fromkeys(each / "runs" for each in places)
         starts = {each.pid: each.start_time_ticks for each in self.processes}
         found = call(functools.partial(records.run_dir_near, folders, starts, self.owners()), 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -125,7 +126,8 @@ def build_tokenizer(config: Config, *, progress: Callable[[str], None] | None = 
     if chosen.kind == "byte":
         return tokenizers.ByteTokenizer()
     if chosen.path is not None:
-        return tokenizers.from_folder(Path(chosen.path).expanduser(), vocab_size=chosen.vocab_size)
+        folder = Path(os.path.expanduser(chosen.path))  # noqa: PTH111 -- without a home `~` stays as it is
+        return tokenizers.from_folder(folder, vocab_size=chosen.vocab_size)
     if chosen.kind == "gpt2":
         return _gpt2(data)
     if chosen.vocab_size is None:

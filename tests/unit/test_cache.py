@@ -122,6 +122,15 @@ def test_many_at_once_all_find_it_whole_and_one_builds(tmp_path):
     assert len(list(results.iterdir())) == 1
 
 
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # in no passwd
+    for configured in (None, "~/cache"):
+        with pytest.raises(cache.CacheError, match=r"user id 54321.*Set HOME, XDG_CACHE_HOME or data.cache_"):
+            cache.cache_root(configured)
+
+
 def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(

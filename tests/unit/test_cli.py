@@ -88,6 +88,25 @@ def test_a_mistake_ends_with_its_status_and_no_traceback(arguments: list[str], s
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "status"), [("run --metrics-port off -- true", 125), ("diagnose $$ --run-dir run", 2)]
+)
+def test_a_current_folder_that_was_removed_is_one_line(tmp_path: Path, command: str, status: int) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    done = subprocess.run(
+        ["sh", "-c", f"rmdir {place}; {sys.executable} -m harness {command}"],
+        cwd=place,
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status
+    assert done.stderr == "harness: the current folder has been removed. cd to one that is there\n"
+
+
 def test_the_version_is_told() -> None:
     assert harness("--version").stdout.startswith("harness ")
 

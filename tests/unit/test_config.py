@@ -284,6 +284,22 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_trained(
     assert done.stderr == (f"--out: {out}: cannot be written to. Mend its permissions, or choose another\n")
 
 
+def test_a_current_folder_that_was_removed_is_one_line(good: Path, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    done = subprocess.run(
+        ["sh", "-c", f"rmdir {place}; {sys.executable} -m nsa train {good}"],
+        cwd=place,
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "the current folder has been removed. cd to one that is there\n"
+
+
 def test_started_without_output_it_still_ends_with_its_status(good: Path) -> None:
     for redirection in ("2>&-", ">&- 2>&-"):
         command = f"{sys.executable} -m nsa train {good} --set train.steps=0 {redirection}"
