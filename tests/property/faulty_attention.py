@@ -46,6 +46,18 @@ class FutureInScores(NSAAttention):
         return super().probabilities(q_BHSK, k_BGNK, everything, selection)
 
 
+class SelectsTheFuture(NSAAttention):
+    """Pitfall 2 in `topk`: blocks that have not begun are candidates, and no mask is behind the choice."""
+
+    def select(self, q_BHSK, k_BGNK, compressed, selection):
+        everything = dataclasses.replace(
+            selection,
+            candidate_BSJ=torch.ones_like(selection.candidate_BSJ),
+            causal_B1SS=torch.ones_like(selection.causal_B1SS),
+        )
+        return super().select(q_BHSK, k_BGNK, compressed, everything)
+
+
 class NanToNum(NSAAttention):
     """Pitfall 3: rows of nothing but -inf, mended afterwards: outputs are fine, gradients NaN."""
 

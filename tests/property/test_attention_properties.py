@@ -36,6 +36,7 @@ FAULTS = {
     faulty_attention.TopLeftCausalInWindow: checks.values_reach_exactly_their_queries,
     faulty_attention.FutureInSoftmax: checks.inputs_reach_exactly_their_outputs,
     faulty_attention.FutureInScores: checks.future_changes_nothing,
+    faulty_attention.SelectsTheFuture: checks.future_changes_nothing,
     faulty_attention.NanToNum: checks.first_tokens_see_no_block,
     faulty_attention.MeanWhereNothingIsSeen: checks.first_tokens_see_no_block,
     faulty_attention.OwnBlockNotForced: checks.values_reach_exactly_their_queries,
