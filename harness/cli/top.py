@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "harness.top/1"
 _LEAST_SECONDS = 0.1
+_SHARE = 0.04  # of a core, at most: where a look costs much (a thousand ranks), the next one comes later
 
 _EPILOG = """\
 Nothing of the run has to be alive, and nothing is asked of it: a dead one is shown as it was left. Ctrl-C
@@ -69,7 +70,7 @@ def add_parser(subparsers: Any) -> None:
         type=options.seconds,
         default=0.5,
         metavar="SECONDS",
-        help="between two looks (0.5)",
+        help="between two looks (0.5); more where a look costs much",
     )
 
 
@@ -172,12 +173,14 @@ def _follow(look: Any, interval_seconds: float) -> None:
         _stopped_gently() as stopped,
         Live(drawn(), console=console, screen=True, auto_refresh=False, redirect_stdout=False) as live,
     ):
-        next_at = time.monotonic()
+        next_at, cost_seconds = time.monotonic(), 0.0
         while not stopped():
-            next_at = max(next_at + interval_seconds, time.monotonic())
+            next_at = max(next_at + interval_seconds, time.monotonic() + cost_seconds / _SHARE)
             time.sleep(max(0.0, next_at - time.monotonic()))
             if not stopped():
+                began = time.process_time()
                 live.update(drawn(), refresh=True)
+                cost_seconds = time.process_time() - began
 
 
 @contextlib.contextmanager

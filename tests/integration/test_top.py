@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -66,8 +67,8 @@ class Tmux:
         )
         return done.stdout
 
-    def screen(self) -> str:
-        return self._tmux("capture-pane", "-p")
+    def screen(self, *options: str) -> str:
+        return self._tmux("capture-pane", "-p", *options)
 
     def resize(self, columns: int, rows: int) -> None:
         self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
@@ -89,7 +90,7 @@ class Tmux:
 
 
 @pytest.mark.needs("tmux")
-@pytest.mark.parametrize(("columns", "rows"), [(120, 40), (80, 24), (40, 12)])
+@pytest.mark.parametrize(("columns", "rows"), [(200, 60), (80, 24), (40, 12)])
 def test_in_a_terminal_it_moves_fits_and_leaves_at_ctrl_c(
     tmp_path: Path, running: runs.Run, columns: int, rows: int
 ) -> None:
@@ -109,6 +110,96 @@ def test_in_a_terminal_it_moves_fits_and_leaves_at_ctrl_c(
         assert running.process.poll() is None
     finally:
         terminal.close()
+
+
+@pytest.mark.needs("tmux")
+@pytest.mark.parametrize("colourless", [False, True])
+def test_a_terminal_has_colours_unless_it_wants_none(
+    tmp_path: Path, running: runs.Run, colourless: bool
+) -> None:
+    command = shlex.join([*runs.HARNESS, "top", str(running.directory)])
+    terminal = Tmux(tmp_path, f"{'NO_COLOR=1 ' if colourless else ''}{command}", 80, 24)
+    try:
+        terminal.wait_for("RUNNING", "loss")
+        found = re.findall(r"\x1b\[[\d;]*m", terminal.screen("-e"))
+        colours = [each for each in found if re.search(r"[\[;](?:3[0-7]|38|9[0-7])[;m]", each)]
+        assert bool(colours) is not colourless, found
+    finally:
+        terminal.close()
+
+
+@pytest.mark.needs("tmux")
+def test_a_terminal_that_can_move_no_cursor_gets_one_view(tmp_path: Path, running: runs.Run) -> None:
+    command = shlex.join([*runs.HARNESS, "top", str(running.directory)])
+    terminal = Tmux(tmp_path, f"TERM=dumb {command}; echo left with $?; exec cat", 100, 40)
+    try:
+        shown = terminal.wait_for("RUNNING", "left with 0")
+        assert shown.count("RUNNING") == 1
+    finally:
+        terminal.close()
+
+
+@pytest.mark.needs("tmux")
+def test_a_directory_that_goes_away_and_comes_back_under_a_live_view(
+    tmp_path: Path, running: runs.Run
+) -> None:
+    """As a file system that hangs or is mounted elsewhere does it; the training does not care."""
+    terminal = Tmux(tmp_path, shlex.join([*runs.HARNESS, "top", str(running.directory)]), 80, 24)
+    aside = running.directory.with_name("aside")
+    try:
+        terminal.wait_for("RUNNING", "loss")
+        running.directory.rename(aside)
+        shown = terminal.wait_for("GONE", "cannot be reached")
+        assert "Traceback" not in shown
+        assert "loss" in shown, "what was seen last"
+        aside.rename(running.directory)
+        terminal.wait_for("RUNNING", "train  step")
+    finally:
+        if aside.exists():
+            aside.rename(running.directory)
+        terminal.close()
+
+
+# Ranks as cheap as they can be: each opens its record, does some steps, and stands; the seventh is behind.
+MANY = """
+import os, sys, time
+from harness import emit
+count = int(sys.argv[1])
+for rank in range(count):
+    if os.fork() == 0:
+        emit.open(rank=rank, world_size=count, total_steps=100)
+        emit.stage("train")
+        for step in range(1, 13 if rank == 7 else 21):
+            emit.step(step, loss=1.0)
+        time.sleep(600)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.needs("tmux")
+def test_many_ranks_fit_and_the_one_behind_is_marked_at_every_size(tmp_path: Path) -> None:
+    options = ("--metrics-port", "off", "--stall-timeout", "off")
+    run = runs.start(tmp_path / "run", sys.executable, "-c", MANY, "64", options=options)
+    try:
+        run.wait_for_log("up")
+        for rank in range(64):
+            stalls.wait_for_step(run.directory, 12 if rank == 7 else 20, rank)
+        said = top(run.directory, "--once").stdout
+        assert re.search(r"^7 .* ← 8 behind$", said, re.MULTILINE)
+        assert re.search(r"^0-6,8-63 +train ", said, re.MULTILINE)
+        terminal = Tmux(tmp_path, shlex.join([*runs.HARNESS, "top", str(run.directory)]), 200, 60)
+        try:
+            for columns, rows in ((200, 60), (80, 24), (40, 12)):
+                terminal.resize(columns, rows)
+                shown = terminal.wait_for("RUNNING", "8 behind", "0-6,8-63")
+                assert len(shown.rstrip("\n").split("\n")) <= rows
+        finally:
+            terminal.close()
+        document = json.loads(top(run.directory, "--json").stdout)
+        assert [each["rank"] for each in document["ranks"]] == list(range(64))
+    finally:
+        run.clean_up()
 
 
 def test_a_stopped_trainer_is_shown_with_its_incident(running: runs.Run) -> None:
