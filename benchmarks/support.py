@@ -56,11 +56,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def write_result(title: str, lines: Sequence[str]) -> None:
-    """A section from its lines, printed and written."""
-    report(title, "\n".join(lines), write=True)
-
-
 def report(title: str, body: str, *, write: bool) -> None:
     """Print a benchmark's section; with `write`, put it into today's file for this hardware."""
     section = f"## {title}\n\n{hardware()}; `{' '.join(['python', *sys.argv])}`\n\n{body.strip()}\n"

@@ -61,7 +61,6 @@ class Suspicion:
     idle_seconds: float
     limit_seconds: float
     why: str
-    since_monotonic_seconds: float
     since_wall_seconds: float
     summary: str
 
@@ -248,7 +247,6 @@ class Detector:
             idle_seconds=idle,
             limit_seconds=limit.seconds,
             why=limit.why,
-            since_monotonic_seconds=progress.moved_at_monotonic_seconds,
             since_wall_seconds=progress.moved_at_wall_seconds,
             summary=summary,
         )

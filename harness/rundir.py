@@ -197,11 +197,6 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     @property
-    def stage_events(self) -> Path:
-        """Rank 0's changes of stage."""
-        return self.events / "stages.jsonl"
-
-    @property
     def configuration(self) -> Path:
         """Copies of the configuration files that the command names, without secrets."""
         return self.path / "configuration"

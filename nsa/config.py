@@ -154,7 +154,6 @@ class DataConfig(_Section):
     dataset: str = "HuggingFaceFW/fineweb-edu"  # fineweb-edu: the repository on the hub
     subset: str = "sample-10BT"  # fineweb-edu: its configuration
     text_column: str = "text"
-    id_column: str = "id"
     sequence_length: Annotated[int, Field(ge=2)]  # S, tokens the model sees; with the targets, S + 1
     truncate: bool = False  # cut each document to S tokens (loses text, counted) instead of packing
     cache_dir: str | None = None  # default: the user's cache folder

@@ -236,10 +236,6 @@ class Proc:
         """/proc/PID/status."""
         return parse_status(self.read(pid, "status"))
 
-    def status_of_thread(self, pid: int, tid: int) -> dict[str, str]:
-        """/proc/PID/task/TID/status: `SigPnd` there is the thread's own."""
-        return parse_status(self.read(pid, "task", tid, "status"))
-
     def io(self, pid: int) -> IoCounters:
         """/proc/PID/io."""
         return parse_io(self.read(pid, "io"))

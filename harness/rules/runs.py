@@ -33,12 +33,6 @@ def runs_again(thread: ThreadView) -> bool | None:
     return ran >= min(2, len(seen)) and ran * 2 >= len(seen)
 
 
-def never_ran(thread: ThreadView) -> float | None:
-    """The seconds in which nothing disturbed it and it did not run once; None if it ran, or was not seen."""
-    seen = undisturbed(thread)
-    return sum(each.seconds for each in seen) if seen and not any(each.runs for each in seen) else None
-
-
 def counted(thread: ThreadView) -> tuple[int, float, float]:
     """How often it ran, its CPU seconds, and the seconds in which nothing disturbed it."""
     seen = undisturbed(thread)

@@ -72,7 +72,6 @@ class MetricsLog:
         self._known: tuple[int, float] | None = None  # step and time of the attempt's last line
         self._last_step: int | None = None
         self.rows_lost = 0
-        self.failures = 0
         self.problem: str | None = None  # what keeps us from writing now
 
     def add(self, drained: Drained, attempt: int, resident_bytes: int | None = None) -> None:
@@ -116,7 +115,6 @@ class MetricsLog:
         try:
             _append(self._path, b"".join(lines))
         except OSError as error:
-            self.failures += 1
             self.problem = error.strerror or str(error)
             return
         self.problem = None

@@ -45,7 +45,6 @@ class LogUpdate:
     lines: int  # line ends among the bytes read
     size_bytes: int  # of the file now, its given-back head included
     last_growth_wall_seconds: float | None
-    last_growth_monotonic_seconds: float | None
     notices: tuple[str, ...] = ()  # truncated, replaced, cannot be shortened: each said once
 
 
@@ -90,7 +89,7 @@ class LogFollower:
         self._splitter = LineSplitter()
         self._notices: list[str] = []
         self._said: set[str] = set()
-        self._last_growth: tuple[float, float] | None = None  # wall, monotonic
+        self._grown_wall_seconds: float | None = None  # when it last was
         self._index = IndexWriter(index_path) if index_path is not None else None
 
     @property
@@ -138,8 +137,7 @@ class LogFollower:
             grown_bytes=grown,
             lines=lines,
             size_bytes=self._size,
-            last_growth_wall_seconds=self._last_growth and self._last_growth[0],
-            last_growth_monotonic_seconds=self._last_growth and self._last_growth[1],
+            last_growth_wall_seconds=self._grown_wall_seconds,
             notices=notices,
         )
 
@@ -167,13 +165,13 @@ class LogFollower:
             self._close()
             self._restart()
             return self._open()
-        return self._grow_to(size, self._clock.wall(), self._clock.monotonic())
+        return self._grow_to(size, self._clock.wall())
 
-    def _grow_to(self, size: int, wall_seconds: float, monotonic_seconds: float) -> int:
+    def _grow_to(self, size: int, wall_seconds: float) -> int:
         grown = size - self._size
         if grown > 0:
             self._size = size
-            self._last_growth = (wall_seconds, monotonic_seconds)
+            self._grown_wall_seconds = wall_seconds
             if self._index is not None:
                 self._index.add(size, wall_seconds)
         return grown
@@ -218,12 +216,10 @@ class LogFollower:
             else:
                 self._index.restart()
         # What is there already came at its last change at the latest, not now.
-        now = self._clock.wall()
-        changed = min(status.st_mtime, now)
-        changed_monotonic = self._clock.monotonic() - (now - changed)
+        changed = min(status.st_mtime, self._clock.wall())
         if status.st_size:
-            self._last_growth = (changed, changed_monotonic)
-        return self._grow_to(status.st_size, changed, changed_monotonic)
+            self._grown_wall_seconds = changed
+        return self._grow_to(status.st_size, changed)
 
     def _restart(self) -> None:
         self._offset = self._size = self._punched = 0

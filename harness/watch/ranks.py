@@ -75,11 +75,6 @@ class Ranks:
         self._attempt = -1  # the newest seen
         self.checkpoints = CheckpointTimes(run_dir / "events" / "rank-00000.jsonl")
 
-    @property
-    def metrics_failures(self) -> int:
-        """How often metrics.jsonl could not be written."""
-        return self._metrics.failures if self._metrics is not None else 0
-
     def take_problems(self) -> tuple[str, ...]:
         """What went wrong since the last call: a line each, each said once."""
         problems, self._problems = tuple(self._problems), []

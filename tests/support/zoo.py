@@ -229,15 +229,6 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until_running(pid: int) -> None:
-    """Until no dump holds it any more: state R or S."""
-
-    def runs() -> bool:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "RS"
-
-    wait_for(runs, what="the target to run on")
-
-
 def main() -> None:
     right = 0
     chosen = [

@@ -78,7 +78,6 @@ def suspicion_of(progress: Progress) -> Suspicion:
         idle_seconds=8.4,
         limit_seconds=6.0,
         why="from 128 steps of 0.12 s",
-        since_monotonic_seconds=progress.moved_at_monotonic_seconds,
         since_wall_seconds=progress.moved_at_wall_seconds,
         summary="no progress for 8.4 s",
     )

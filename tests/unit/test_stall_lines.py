@@ -18,7 +18,6 @@ SUSPICION = Suspicion(
     idle_seconds=8.4,
     limit_seconds=6.0,
     why="from 128 steps of 0.12 s",
-    since_monotonic_seconds=0.0,
     since_wall_seconds=0.0,
     summary="no progress for 8.4 s",
 )
