@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import support  # noqa: E402
-from harness.supervise.instrumenting import environment_of  # noqa: E402
+from benchmarks import support
+from harness.supervise.instrumenting import environment_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import support  # noqa: E402
+from benchmarks import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable

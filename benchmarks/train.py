@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import support  # noqa: E402 (the repository has to be on the path)
+from benchmarks import support
 
 EMIT_TARGET_RATIO = 0.005
 GROWTH_TARGET_BYTES = (

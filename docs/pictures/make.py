@@ -31,8 +31,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 sys.path.insert(0, str(REPOSITORY))
 
-from tests.support import chromium  # noqa: E402
-from tests.support.env import clean_env  # noqa: E402
+from tests.support import chromium
+from tests.support.env import clean_env
 
 HARNESS = (sys.executable, "-m", "harness")
 TRAIN = ("nsa", "train", "configs/quickstart.yaml", "--set", "train.threads=1")

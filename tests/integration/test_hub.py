@@ -19,8 +19,8 @@ needs.require("datasets")
 needs.require("pyarrow")
 needs.require("pydantic")
 
-from tests.support.hub import COMMIT, SUBSET, Fault, Hub, parquet, texts  # noqa: E402
-from tests.support.hub import REPOSITORY as DATASET  # noqa: E402
+from tests.support.hub import COMMIT, SUBSET, Fault, Hub, parquet, texts
+from tests.support.hub import REPOSITORY as DATASET
 
 # The third answer of the "CDN" is the shard's text; the first two are its footer.
 TEXT = {"path": "^/cdn/", "after": 2}

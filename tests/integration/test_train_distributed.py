@@ -17,7 +17,7 @@ from tests.support.wait import wait_for
 torch = needs.require("torch")
 needs.require("datasets")
 
-from nsa.errors import ConfigError  # noqa: E402
+from nsa.errors import ConfigError
 
 LONG = 100_000
 LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

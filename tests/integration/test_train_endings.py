@@ -18,7 +18,7 @@ from tests.support.wait import wait_for
 torch = needs.require("torch")
 needs.require("datasets")
 
-from nsa.errors import ConfigError, NonFiniteError, StopRequestedError  # noqa: E402
+from nsa.errors import ConfigError, NonFiniteError, StopRequestedError
 
 if TYPE_CHECKING:
     from pathlib import Path

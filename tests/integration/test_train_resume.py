@@ -16,8 +16,8 @@ from tests.support.wait import wait_for
 torch = needs.require("torch")
 needs.require("datasets")
 
-from nsa.checkpoint import CheckpointError, read  # noqa: E402
-from nsa.errors import ConfigError, NsaError  # noqa: E402
+from nsa.checkpoint import CheckpointError, read
+from nsa.errors import ConfigError, NsaError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,11 +11,11 @@ from tests.support import needs
 torch = needs.require("torch")
 needs.require("pydantic")
 
-from nsa.attention import NSAAttention  # noqa: E402
-from nsa.config import SparseConfig  # noqa: E402
-from tests.property import faulty_attention  # noqa: E402
-from tests.support import attention_checks as checks  # noqa: E402
-from tests.support.examples import examples  # noqa: E402
+from nsa.attention import NSAAttention
+from nsa.config import SparseConfig
+from tests.property import faulty_attention
+from tests.support import attention_checks as checks
+from tests.support.examples import examples
 
 
 @pytest.fixture(autouse=True)

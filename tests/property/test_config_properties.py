@@ -13,11 +13,11 @@ from tests.support.examples import examples
 needs.require("pydantic")
 yaml = needs.require("yaml")
 
-from hypothesis import HealthCheck, example, given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
-from nsa.config import load  # noqa: E402
-from nsa.errors import ConfigError  # noqa: E402
+from nsa.config import load
+from nsa.errors import ConfigError
 
 FILES = sorted((REPOSITORY / "configs").glob("*.yaml"))
 GOOD = {path.name: yaml.safe_load(path.read_text()) for path in FILES}

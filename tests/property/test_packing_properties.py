@@ -12,11 +12,11 @@ from tests.support.examples import examples
 np = needs.require("numpy")
 hypothesis = pytest.importorskip("hypothesis")
 
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from nsa.data.packing import Packer  # noqa: E402
-from tests.property.faulty_packing import FAULTY  # noqa: E402
+from nsa.data.packing import Packer
+from tests.property.faulty_packing import FAULTY
 
 EOS = 0
 

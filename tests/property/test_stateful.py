@@ -18,13 +18,13 @@ from tests.support.wait import wait_for
 for name in ("numpy", "datasets", "pydantic", "torch"):
     needs.require(name)
 
-from hypothesis import HealthCheck, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule  # noqa: E402
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from nsa.config import Config  # noqa: E402
-from nsa.data import open_stream  # noqa: E402
-from nsa.tokenizer import ByteTokenizer  # noqa: E402
+from nsa.config import Config
+from nsa.data import open_stream
+from nsa.tokenizer import ByteTokenizer
 
 SEQUENCE = 24
 FAR = 60  # batches that are known beforehand

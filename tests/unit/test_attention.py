@@ -11,11 +11,11 @@ from tests.support import needs
 torch = needs.require("torch")
 needs.require("pydantic")
 
-from torch.utils.checkpoint import checkpoint  # noqa: E402
+from torch.utils.checkpoint import checkpoint
 
-from nsa.attention import DenseAttention, NSAAttention, overlap_scores  # noqa: E402
-from nsa.layout import Layout, SelectionBlocks  # noqa: E402
-from tests.support.attention_checks import LENGTHS, SPARSE, ids_of, made, model_of, noise  # noqa: E402
+from nsa.attention import DenseAttention, NSAAttention, overlap_scores
+from nsa.layout import Layout, SelectionBlocks
+from tests.support.attention_checks import LENGTHS, SPARSE, ids_of, made, model_of, noise
 
 TOTAL = sum(LENGTHS)
 

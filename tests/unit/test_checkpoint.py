@@ -13,7 +13,7 @@ from tests.support import needs
 
 torch = needs.require("torch")
 
-from nsa.checkpoint import CheckpointError, Store, read  # noqa: E402
+from nsa.checkpoint import CheckpointError, Store, read
 
 if TYPE_CHECKING:
     from pathlib import Path

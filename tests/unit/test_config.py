@@ -15,8 +15,8 @@ from tests.support.env import REPOSITORY, clean_env
 needs.require("pydantic")
 needs.require("yaml")
 
-from nsa.config import Config, load  # noqa: E402
-from nsa.errors import ConfigError  # noqa: E402
+from nsa.config import Config, load
+from nsa.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path

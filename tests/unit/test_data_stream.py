@@ -16,14 +16,14 @@ pa = needs.require("pyarrow")
 needs.require("datasets")
 needs.require("pydantic")
 
-import pyarrow.parquet as pq  # noqa: E402
+import pyarrow.parquet as pq
 
-from nsa.config import Config  # noqa: E402
-from nsa.data import CursorMismatchError, fetch, open_stream  # noqa: E402
-from nsa.data.sources import Shard  # noqa: E402
-from nsa.data.stream import held_out, shard_order  # noqa: E402
-from nsa.errors import ConfigError, DataSourceError  # noqa: E402
-from nsa.tokenizer import ByteTokenizer  # noqa: E402
+from nsa.config import Config
+from nsa.data import CursorMismatchError, fetch, open_stream
+from nsa.data.sources import Shard
+from nsa.data.stream import held_out, shard_order
+from nsa.errors import ConfigError, DataSourceError
+from nsa.tokenizer import ByteTokenizer
 
 SEQUENCE = 32
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 torch = needs.require("torch")
 
-from nsa.config import load  # noqa: E402
-from nsa.device import PEAKS, mfu, peak_flops  # noqa: E402
+from nsa.config import load
+from nsa.device import PEAKS, mfu, peak_flops
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ pa = needs.require("pyarrow")
 needs.require("torch")
 needs.require("transformers")
 
-import pyarrow.parquet as pq  # noqa: E402
+import pyarrow.parquet as pq
 
-from nsa.data import local_docs  # noqa: E402
-from nsa.data.stream import held_out  # noqa: E402
+from nsa.data import local_docs
+from nsa.data.stream import held_out
 
 FINEWEB_EDU = {
     "text": "string", "id": "string", "dump": "string", "url": "string", "file_path": "string",

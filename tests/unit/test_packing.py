@@ -8,7 +8,7 @@ from tests.support import needs
 
 np = needs.require("numpy")
 
-from nsa.data.packing import Packer  # noqa: E402
+from nsa.data.packing import Packer
 
 EOS = 50256
 

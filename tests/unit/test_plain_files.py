@@ -17,12 +17,12 @@ pa = needs.require("pyarrow")
 needs.require("datasets")
 needs.require("pydantic")
 
-import pyarrow.parquet as pq  # noqa: E402
+import pyarrow.parquet as pq
 
-from nsa import config as configuration  # noqa: E402
-from nsa.data import open_stream, plain  # noqa: E402
-from nsa.errors import ConfigError, DataSourceError  # noqa: E402
-from nsa.tokenizer import ByteTokenizer  # noqa: E402
+from nsa import config as configuration
+from nsa.data import open_stream, plain
+from nsa.errors import ConfigError, DataSourceError
+from nsa.tokenizer import ByteTokenizer
 
 WITHOUT = """
 import importlib.util, sys

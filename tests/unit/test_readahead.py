@@ -11,9 +11,9 @@ from tests.support.wait import wait_for
 
 needs.require("numpy")
 
-from nsa.data.meter import TRICKLE_FACTOR, Meter  # noqa: E402
-from nsa.data.readahead import ReadAhead, bounded  # noqa: E402
-from nsa.errors import DataSourceError  # noqa: E402
+from nsa.data.meter import TRICKLE_FACTOR, Meter
+from nsa.data.readahead import ReadAhead, bounded
+from nsa.errors import DataSourceError
 
 
 def ahead(produce, *, timeout=30.0, progress=None, count=2):

@@ -10,9 +10,9 @@ from tests.support import needs
 torch = needs.require("torch")
 np = needs.require("numpy")
 
-from nsa import resume  # noqa: E402
-from nsa.checkpoint import Store  # noqa: E402
-from nsa.device import Device  # noqa: E402
+from nsa import resume
+from nsa.checkpoint import Store
+from nsa.device import Device
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,11 +17,11 @@ from tests.support.examples import examples
 pytest.importorskip("hypothesis")
 transformers = needs.require("transformers")
 
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from nsa import tokenizer as tokenizers  # noqa: E402
-from nsa.errors import ConfigError  # noqa: E402
+from nsa import tokenizer as tokenizers
+from nsa.errors import ConfigError
 
 SENTENCE = (
     "the model reads what a person wrote and learns 12 345 of its words, isn't that so?\n\n  def f(x):\n"

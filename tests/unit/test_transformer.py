@@ -11,14 +11,14 @@ from tests.support import needs
 torch = needs.require("torch")
 needs.require("pydantic")
 
-import torch.nn.functional as F  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
-from nsa import attention  # noqa: E402
-from nsa.config import ModelConfig  # noqa: E402
-from nsa.transformer import LOSS_CHUNK, Transformer  # noqa: E402
-from tests.support.attention_checks import SPARSE, ids_of  # noqa: E402
+from nsa import attention
+from nsa.config import ModelConfig
+from nsa.transformer import LOSS_CHUNK, Transformer
+from tests.support.attention_checks import SPARSE, ids_of
 
 VOCABULARY = 61
 M7C = {"dim": 768, "layers": 12, "heads": 12, "kv_groups": 2}
