@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.live import Live
@@ -33,6 +33,7 @@ _REFRESH_SECONDS = 0.5
 _PLAIN_SECONDS = 15.0
 _NARROW = 60
 _LEAST_WIDTH = 30
+_LEAST_NAME = 16
 _MARKS = {
     "passed": ("✓", "green"),
     "failed": ("✗", "bold red"),
@@ -134,7 +135,7 @@ class LiveTable:
         self._plan, self._stages = plan, stages
         with self._guarded():
             self._console.print(
-                Text(f"{headline(plan, stages)} · {folder}"), overflow="fold", highlight=False, soft_wrap=True
+                Text(f"{headline(plan, stages)} · {folder}"), overflow="fold", highlight=False
             )
         self._show()
 
@@ -216,13 +217,15 @@ class LiveTable:
         # Room for the "^C" that the terminal writes behind it: a line more would be left standing.
         room = max(_LEAST_WIDTH, width - len("^C") - 1)
         table = Table(box=None, padding=(0, 1, 0, 0), width=room, header_style="dim", pad_edge=False)
-        table.add_column("", width=1, no_wrap=True)
-        table.add_column("stage", no_wrap=True)
-        table.add_column("time", justify="right", no_wrap=True)
+        table.add_column("", width=1, min_width=1, no_wrap=True)
+        longest = max(_LEAST_NAME, room // 3)
+        overflow: Literal["fold", "ellipsis"] = "fold" if whole else "ellipsis"
+        table.add_column("stage", no_wrap=not whole, max_width=longest, overflow=overflow)
+        table.add_column("time", justify="right", min_width=len("59.9 s"), no_wrap=True)
         if width >= _NARROW:
             table.add_column("budget", justify="right", no_wrap=True)
             table.add_column("memory", justify="right", no_wrap=True)
-        table.add_column("", ratio=1, no_wrap=not whole, overflow="fold" if whole else "ellipsis")
+        table.add_column("", ratio=1, no_wrap=not whole, overflow=overflow)
         for stage in self._visible(whole=whole):
             cells = self._cells(stage)
             table.add_row(*(cells if width >= _NARROW else [*cells[:3], cells[5]]))
@@ -243,15 +246,16 @@ class LiveTable:
         if outcome is not None:
             seconds = "" if outcome.seconds is None else duration(outcome.seconds)
             memory = size(outcome.resident_peak_bytes) if outcome.resident_peak_bytes else ""
-            said = single_line(outcome.reason) if outcome.reason else stage.summary
-            style = _MARKS[outcome.state][1] if outcome.reason else "dim"
-            return self._row(outcome.state, stage, seconds, budget, memory, Text(said, style=style))
+            said = _summary(stage)
+            if outcome.reason:
+                said = Text(single_line(outcome.reason), style=_MARKS[outcome.state][1])
+            return self._row(outcome.state, stage, seconds, budget, memory, said)
         if self._running is not None and self._running[0].name == stage.name:
             _, moment, passed = self._running
             memory = size(moment.resident_bytes) if moment.resident_bytes else ""
-            said = moment.at or stage.summary
-            return self._row("running", stage, clock(passed), budget, memory, Text(said))
-        return self._row("waiting", stage, "", budget, "", Text(stage.summary, style="dim"))
+            at = Text(moment.at or stage.summary)
+            return self._row("running", stage, clock(passed), budget, memory, at)
+        return self._row("waiting", stage, "", budget, "", _summary(stage))
 
     def _row(
         self, state: str, stage: Stage, seconds: str, budget: Text, memory: str, said: Text
@@ -266,6 +270,11 @@ class LiveTable:
             Text(memory),
             said,
         ]
+
+
+def _summary(stage: Stage) -> Text:
+    """Cut where there is no room: a reason takes lines, this none."""
+    return Text(stage.summary, style="dim", no_wrap=True, overflow="ellipsis")
 
 
 @contextlib.contextmanager
