@@ -310,8 +310,11 @@ def _called_again(thread: ThreadView) -> str:
         if code.owner(frame) == "user":
             seen = _over_dumps(thread, frame)
             for name in dict.fromkeys(each.name for each in frame.locals):
-                bound = {
-                    (each.address, each.mark) for one in seen for each in one.locals if each.name == name
+                bound = {  # a number by its value: the next one is often made where the last one was
+                    (each.value if each.kind == "number" else each.address, each.mark)
+                    for one in seen
+                    for each in one.locals
+                    if each.name == name
                 }
                 if len(bound) > 1:
                     return name

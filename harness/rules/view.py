@@ -78,12 +78,16 @@ class ProcessView:
 
     @cached_property
     def alive(self) -> bool:
-        """Whether it still ran in the last sample."""
-        last = self.view.case.samples[-1] if self.view.case.samples else None
-        seen = [each for each in last.processes if each.pid == self.pid] if last else []
-        if not seen:
-            return last is None and self.process.state not in {"Z", "X"}
-        return isinstance(seen[0].activity, Reading) and seen[0].activity.value.state not in {"Z", "X"}
+        """Whether it still ran in the last sample that tells: one that came too late says nothing of it."""
+        for sample in reversed(self.view.case.samples):
+            seen = next((each for each in sample.processes if each.pid == self.pid), None)
+            if seen is None:
+                return False
+            if isinstance(seen.activity, Reading):
+                return seen.activity.value.state not in {"Z", "X"}
+            if seen.activity.reason == "unavailable":
+                return False
+        return self.process.state not in {"Z", "X"}
 
     @cached_property
     def state(self) -> str:
