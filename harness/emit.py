@@ -60,7 +60,7 @@ _MAX_COUNT = 2**63
 _MAX_EVENT_BYTES = 65536
 
 
-def open(  # noqa: A001
+def open(  # noqa: A001 (it is called as emit.open)
     *,
     total_steps: int | None = None,
     schedule: "Mapping[str, object] | None" = None,

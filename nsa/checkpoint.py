@@ -19,6 +19,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +28,6 @@ from nsa.errors import NsaError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
     from typing import BinaryIO
 
 SCHEMA = "nsa.checkpoint/1"
@@ -236,7 +236,7 @@ def read(path: Path) -> Checkpoint:
         for name, entry in files.items():
             _verify(path / name, int(entry["bytes"]), str(entry["sha256"]))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: incomplete, without {os.path.basename(error.filename)}") from error  # noqa: PTH119
+        raise CheckpointError(f"{path}: incomplete, without {Path(error.filename).name}") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}. Check its permissions") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -33,7 +33,7 @@ class Phases:
     def end_step(self) -> None:
         """The step's last phase ends."""
 
-    def seconds(self, *, data_wait_seconds: float) -> dict[str, float] | None:  # noqa: ARG002
+    def seconds(self, *, data_wait_seconds: float) -> dict[str, float] | None:  # noqa: ARG002 -- as a device's
         """What was measured here since last asked; None where the host's clock is right."""
         return None
 

@@ -166,7 +166,7 @@ def restore_generators(state: Mapping[str, Any], device: Device) -> None:
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words.tolist()), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002 — as above
     torch.set_rng_state(state["torch"])
     if device.is_cuda and state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], device.torch_device)

@@ -42,7 +42,7 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def _asked(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _asked(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 -- as signal calls it
         if self.signal_name is not None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def rights(proc: Proc, target_uid: int) -> Rights:
 
 def _in_container(proc: Proc) -> bool:
     """A guess by the marks that runtimes leave; used for words only."""
-    if os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv"):  # noqa: PTH110
+    if any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv")):
         return True
     try:
         return any(mark in proc.read(1, "cgroup") for mark in (b"docker", b"kubepods", b"containerd", b"lxc"))

@@ -176,8 +176,8 @@ def pipes(proc: Proc, inodes: Iterable[int]) -> tuple[Pipe, ...]:
 def _pipe_ends(proc: Proc, pid: int, wanted: Mapping[int, object]) -> list[tuple[int, PipeEnd]]:
     found = []
     try:
-        for number in os.listdir(proc.path(pid, "fd")):  # noqa: PTH208
-            named = _NAMED.fullmatch(os.readlink(proc.path(pid, "fd", number)))  # noqa: PTH115
+        for number in os.listdir(proc.path(pid, "fd")):  # noqa: PTH208 - as above
+            named = _NAMED.fullmatch(os.readlink(proc.path(pid, "fd", number)))  # noqa: PTH115 - as above
             if named and named[1] == "pipe" and int(named[2]) in wanted:
                 flags = int(parse_fdinfo(proc.read(pid, "fdinfo", number)).get("flags", "0"), 8)
                 end = PipeEnd(

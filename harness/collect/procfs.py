@@ -253,7 +253,7 @@ class Proc:
         return {tid: counts for tid, counts in found.items() if counts is not None}
 
     def _tids(self, pid: int) -> list[int]:
-        return sorted(int(name) for name in os.listdir(self.path(pid, "task")))[:MAX_THREADS]  # noqa: PTH208
+        return sorted(int(name) for name in os.listdir(self.path(pid, "task")))[:MAX_THREADS]  # noqa: PTH208 - as above
 
     def _scheduled(self, pid: int, tid: int) -> Scheduled | None:
         with contextlib.suppress(OSError, ValueError):

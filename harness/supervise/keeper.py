@@ -116,7 +116,7 @@ def _write_record(path: str, record: dict[str, object]) -> None:
     with contextlib.suppress(OSError):  # a full disk must not keep the command from running
         with open(path + ".new", "wb") as file:  # noqa: PTH123 -- as above
             file.write(_padded(record))
-        os.replace(path + ".new", path)  # noqa: PTH105
+        os.replace(path + ".new", path)  # noqa: PTH105 -- as above
 
 
 def _amend_record(path: str, record: dict[str, object]) -> None:

@@ -20,6 +20,7 @@ def expand(patterns: tuple[str, ...]) -> list[Path]:
     """The files that `data.paths` names, each once, by name; ConfigError on a pattern without any."""
     found: dict[Path, None] = {}
     for pattern in patterns:
+        # Not Path.glob, which takes no absolute pattern.
         matches = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))  # noqa: PTH207, PTH111
         files = [Path(match) for match in matches if Path(match).is_file()]
         if not files:
