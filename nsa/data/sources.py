@@ -12,11 +12,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from nsa.data import files, local_docs, plain
+from nsa.data import files, local_docs, plain, rowgroups
 from nsa.errors import ConfigError, DataSourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import pyarrow as pa
 
@@ -176,27 +176,28 @@ class Attempts:
 def _tables(
     source: Source, shard: Shard, start_row: int, meter: Meter, columns: tuple[str, ...] | None
 ) -> Iterator[tuple[int, pa.Table]]:
-    row = 0
-    for table in _read(source, shard, meter, columns):
+    for first, table in _read(source, shard, start_row, meter, columns):
         missing = [name for name in columns or () if name not in table.column_names]
         if missing:
             raise DataSourceError(
                 f"data source {source.label}: {shard.name} has no column {missing[0]!r}, only "
                 f"{', '.join(table.column_names) or 'none'}. Name the text's column in data.text_column"
             )
-        first, row = row, row + len(table)
-        if row <= start_row:
+        if first + len(table) <= start_row:
             meter.moved()  # rows passed over on the way to a saved place
             continue
         skipped = max(0, start_row - first)
         yield first + skipped, table.slice(skipped)
 
 
-def _read(source: Source, shard: Shard, meter: Meter, columns: tuple[str, ...] | None) -> Iterator[pa.Table]:
-    """All rows of `shard`, some at a time."""
+def _read(
+    source: Source, shard: Shard, start_row: int, meter: Meter, columns: tuple[str, ...] | None
+) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of `shard`, some at a time, each with its first number; from `start_row` or before it."""
     if plain.is_needed():
-        yield from plain.tables(
-            shard.url, shard.format, columns=list(columns) if columns else None, rows=_ROWS
+        yield from _numbered(
+            0,
+            plain.tables(shard.url, shard.format, columns=list(columns) if columns else None, rows=_ROWS),
         )
         return
     _prepare(source, meter)
@@ -209,7 +210,15 @@ def _read(source: Source, shard: Shard, meter: Meter, columns: tuple[str, ...] |
         )
     except StopIteration:
         return  # what it makes of an empty file of lines
-    yield from stream.with_format("arrow").iter(batch_size=_ROWS)
+    parquet = shard.format == "parquet"
+    entered = rowgroups.leave_out(stream, shard.url, start_row) if parquet and start_row else 0
+    yield from _numbered(entered, stream.with_format("arrow").iter(batch_size=_ROWS))
+
+
+def _numbered(first: int, found: Iterable[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
+    for table in found:
+        yield first, table
+        first += len(table)
 
 
 def import_all() -> None:

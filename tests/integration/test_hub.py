@@ -6,6 +6,7 @@ through must be, to the bit, what the undisturbed server gave; what does not mus
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from tests.support.env import REPOSITORY, clean_env
 needs.require("datasets")
 needs.require("pyarrow")
 needs.require("pydantic")
+
+import pyarrow.parquet as pq
 
 from tests.support.hub import COMMIT, SUBSET, Fault, Hub, parquet, texts
 from tests.support.hub import REPOSITORY as DATASET
@@ -229,6 +232,21 @@ def test_a_resumed_run_reads_the_commit_it_began_with_though_the_dataset_moved_o
     rest = child.run(batches=2, cursor=first["cursor"])
     assert rest["cursor"] == undisturbed["cursor"]
     assert all(COMMIT in path for _, path, _ in hub.requests if "/resolve/" in path)
+
+
+def test_a_resume_in_the_middle_of_a_shard_does_not_read_what_stands_before_it(files, hub, child):
+    first = child.run(batches=11)
+    place = first["cursor"]["place"]
+    assert place["shard"] == 0
+    assert 200 <= place["row"] < ROWS, "in the last of three row groups"
+    name = next(path for _, path, _ in hub.requests if path.startswith("/cdn/")).removeprefix("/cdn/")
+    begins = pq.read_metadata(io.BytesIO(files[name])).row_group(2).column(0).data_page_offset
+    assert begins > 300_000
+    hub.requests.clear()
+    rest = child.run(batches=2, cursor=first["cursor"])
+    asked = [int(wanted[6:].split("-")[0]) for _, path, wanted in hub.requests if path == f"/cdn/{name}"]
+    assert min(asked) >= begins, "the footer and the last row group"
+    assert rest["cursor"] == child.run(batches=13)["cursor"]
 
 
 def test_files_that_changed_under_the_commit_are_refused(hub, files, child):
