@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -330,6 +331,10 @@ def test_a_run_that_ends_well_is_no_alert(stack, announce):
     (step,) = stack.query(f'trainer_step{{run_id="{run_id}"}}')
     assert set(up["metric"]) == {"__name__", "instance", "job", "run_id"}
     assert set(step["metric"]) == {"__name__", "instance", "job", "rank", "run_id"}
+    (file,) = stack.targets.glob(f"{run_id}.*.json")
+    (target,) = json.loads(file.read_text())[0]["targets"]
+    with urllib.request.urlopen(f"http://{target}/metrics", timeout=20) as answer:
+        assert prometheus.promtool("check", "metrics", text=answer.read().decode()) == ""
     status, said = run.end()
     assert status == 0, said
     finished = stack.query(f'last_over_time(trainer_finished{{run_id="{run_id}"}}[1m])')

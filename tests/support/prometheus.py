@@ -45,9 +45,9 @@ def program(name: str) -> str:
     return str(beside) if beside.exists() else shutil.which(name) or name
 
 
-def promtool(*arguments: str) -> str:
-    """What promtool says, both streams; AssertionError where it is not content."""
-    return _checked("promtool", *arguments)
+def promtool(*arguments: str, text: str | None = None) -> str:
+    """What promtool says (of `text`, if given), both streams; AssertionError where it is not content."""
+    return _checked("promtool", *arguments, text=text)
 
 
 def amtool(*arguments: str) -> str:
@@ -55,9 +55,10 @@ def amtool(*arguments: str) -> str:
     return _checked("amtool", *arguments)
 
 
-def _checked(name: str, *arguments: str) -> str:
+def _checked(name: str, *arguments: str, text: str | None = None) -> str:
     done = subprocess.run(
         [program(name), *arguments],
+        input=text,
         env=clean_env(),
         capture_output=True,
         text=True,
