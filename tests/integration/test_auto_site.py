@@ -16,7 +16,8 @@ from harness.auto import process
 from harness.supervise.instrumenting import SITE, environment_of
 from tests.integration.test_two_environments import what_emit_stands_on
 from tests.support import auto, venvs
-from tests.support.env import REPOSITORY, clean_env
+from tests.support.env import REPOSITORY
+from tests.support.programs import completed
 from tests.support.wait import wait_for
 
 AUTO = Path(SITE).parent
@@ -296,12 +297,5 @@ def test_the_role_of_a_process(command, role):
 
 
 def test_the_entry_says_how_it_is_used():
-    done = subprocess.run(
-        [sys.executable, "-m", "harness.auto"],
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = completed([sys.executable, "-m", "harness.auto"])
     assert (done.returncode, done.stderr.split(":")[0]) == (2, "usage")

@@ -13,6 +13,7 @@ import pytest
 
 from harness.findings import CAUSES
 from tests.support.env import REPOSITORY, clean_env
+from tests.support.programs import completed
 from tests.support.victims import end
 
 if TYPE_CHECKING:
@@ -98,15 +99,12 @@ def test_command_of_a_page(command: str, environment: dict[str, str], tmp_path: 
     for program in EXTRAS:
         if re.search(rf"(^|\| ){program}\b", command) and shutil.which(program) is None:
             pytest.skip(f"no program {program} on PATH")
-    done = subprocess.run(
+    done = completed(
         ["bash", "-uc", command],
         cwd=tmp_path,
         env=clean_env(**environment),
         stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
         timeout=90,
-        check=False,
     )
     told = done.stdout + done.stderr
     # 1: nothing found, or denied, as `dmesg` and `lsof` may be.

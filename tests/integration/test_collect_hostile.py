@@ -26,6 +26,7 @@ from harness.evidence import Missing, Reading, Syscall
 from harness.headline import headline
 from harness.movement import movement
 from tests.support.env import REPOSITORY, clean_env
+from tests.support.programs import completed
 from tests.support.victims import running
 from tests.support.wait import wait_for
 
@@ -387,12 +388,9 @@ def look_as_nobody(folder, *arguments: str) -> tuple[dict, object]:
     )
     shutil.copy(ours, folder / "py-spy")
     env = clean_env()
-    done = subprocess.run(
+    done = completed(
         [sys.executable, "-c", AS_NOBODY, "--no-gpu", "--out", str(folder / "case"), *arguments],
-        capture_output=True,
-        text=True,
         timeout=120,
-        check=False,
         env={**env, "PATH": f"{folder}{os.pathsep}{env['PATH']}"},
         cwd=REPOSITORY,
     )

@@ -17,6 +17,7 @@ from harness.frames import blamed
 from harness.headline import headline
 from harness.movement import movement
 from tests.support.env import clean_env
+from tests.support.programs import completed
 from tests.support.victims import ZOO, line_of, running
 from tests.support.wait import wait_for
 
@@ -228,14 +229,7 @@ def test_the_log_behind_stdout_is_found_and_its_end_kept(tmp_path):
 
 
 def run_program(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env=clean_env(),
-    )
+    return completed([sys.executable, *arguments], timeout=120)
 
 
 def test_the_child_program_writes_the_case_and_one_line(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import zoo
 from tests.support.env import clean_env
+from tests.support.programs import completed
 from tests.support.stepping import stepping
 from tests.support.victims import running
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.needs("py-spy")
 
 def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "harness", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=clean_env(), timeout=60, check=False)
+    return completed(command)
 
 
 def free_pid() -> int:
@@ -120,13 +121,6 @@ def test_another_users_process_is_told_apart():
         "os.seteuid(65534); print(diagnose._problem(int(sys.argv[1])))"
     )
     with running("sleeps") as victim:
-        done = subprocess.run(
-            [sys.executable, "-c", look, str(victim.pid)],
-            capture_output=True,
-            text=True,
-            env=clean_env(),
-            timeout=60,
-            check=False,
-        )
+        done = completed([sys.executable, "-c", look, str(victim.pid)])
     assert "belongs to uid 0, we are uid 65534" in done.stdout, done.stderr
     assert done.stdout.rstrip().endswith("3)")

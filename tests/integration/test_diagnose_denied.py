@@ -17,6 +17,7 @@ from harness.collect.deadline import NotSeen
 from harness.collect.procfs import Proc
 from tests.support import nobody
 from tests.support.env import clean_env
+from tests.support.programs import completed
 from tests.support.victims import running
 from tests.support.wait import wait_for
 
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.needs("py-spy")
 
 def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "harness", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=clean_env(), timeout=60, check=False)
+    return completed(command)
 
 
 def error_of(pid: int) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.env import REPOSITORY, clean_env
+from tests.support.programs import completed
 from tests.support.wait import wait_for
 
 DOCUMENTS = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs" / "how-to").glob("*.md")))
@@ -158,15 +159,8 @@ def _check(command: str, place: Path) -> None:
 
 
 def _shell(command: str, place: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command],
-        cwd=place,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
+    return completed(
+        ["bash", "-euo", "pipefail", "-c", command], cwd=place, env=env, stdin=subprocess.DEVNULL, timeout=150
     )
 
 

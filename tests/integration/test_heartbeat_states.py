@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from harness import wire
 from harness.watch import heartbeat
 from tests.support.emitting import emitting
 from tests.support.env import clean_env
+from tests.support.programs import completed
 from tests.support.wait import wait_for
 
 
@@ -157,14 +157,7 @@ if __name__ == "__main__":
     emit.step(2)
 """.replace("METHOD", repr(method))
     )
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env=clean_env(HARNESS_RUN_DIR=str(tmp_path)),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = completed([sys.executable, str(script)], env=clean_env(HARNESS_RUN_DIR=str(tmp_path)))
     assert (done.returncode, done.stdout, done.stderr) == (0, "worker False\n", "")
     seen = beat(tmp_path)
     assert (seen.step, seen.steps_written, seen.stage, seen.progress_count) == (2, 2, "train", 0)

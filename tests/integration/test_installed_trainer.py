@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tests.support.env import REPOSITORY, clean_env
+from tests.support.programs import completed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,14 +63,7 @@ def test_the_chain_goes_through_a_package(tmp_path: Path) -> None:
     try:
         assert target.stdout is not None
         assert target.stdout.readline() == "ready\n"
-        done = subprocess.run(
-            [sys.executable, "-m", "harness", "diagnose", str(target.pid), "--json"],
-            env=clean_env(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = completed([sys.executable, "-m", "harness", "diagnose", str(target.pid), "--json"])
         verdict = json.loads(done.stdout)["verdict"]
         assert verdict["cause"] == "socket-read", verdict
         assert (verdict["blame"]["thread"], verdict["blame"]["function"]) == ("reader", "fetch")

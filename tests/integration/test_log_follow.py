@@ -9,6 +9,7 @@ import pytest
 from harness.clock import SYSTEM
 from harness.watch.logtail import LogFollower, stamped_tail, tail
 from tests.support.env import clean_env
+from tests.support.programs import completed_on_a_small_disk
 from tests.support.wait import wait_for
 
 MIB = 1 << 20
@@ -146,20 +147,8 @@ with log.open("ab", buffering=0) as file:
     new, ends = follower.poll().new, [entry.end_offset for entry in times(index)]
     print(new.endswith(b"last\\n"), ends[0], ends[-1] == log.stat().st_size)
 """
-    script = tmp_path / "full.py"
-    script.write_text(code)
-    done = subprocess.run(
-        ["unshare", "--mount", "--", "sh", "-c", MOUNT_AND_RUN, sys.executable, str(script)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=clean_env(),
-    )
+    done = completed_on_a_small_disk(code, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True 6 True\n", "")
-
-
-MOUNT_AND_RUN = 'mount -t tmpfs -o size=64k none /mnt && exec "$0" "$@"'
 
 
 def _peak_bytes():

@@ -16,6 +16,7 @@ import pytest
 
 from tests.support import readme, zoo
 from tests.support.env import clean_env
+from tests.support.programs import completed
 from tests.support.victims import ZOO, end
 from tests.support.wait import wait_for
 
@@ -97,7 +98,7 @@ def once_in_the_loop(pid: int) -> dict[str, Any]:
 def screen_in_the_loop(pid: int) -> str | None:
     """The screen; None if the loop came to its end meanwhile, or hardly moved on a busy machine."""
     command = [sys.executable, "-m", "harness", "diagnose", str(pid)]
-    done = subprocess.run(command, capture_output=True, text=True, env=clean_env(), timeout=60, check=False)
+    done = completed(command)
     assert done.returncode == 0, done
     words = " ".join(done.stdout.split())
     return done.stdout if re.search(r"position at \d+ of 1,024, [\d.]+ a second", words) else None

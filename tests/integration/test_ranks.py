@@ -4,8 +4,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from harness.clock import SYSTEM
 from harness.watch.procstat import parse_stat
 from harness.watch.ranks import Ranks
 from tests.support.emitting import emitting as program
-from tests.support.env import clean_env
+from tests.support.programs import completed_on_a_small_disk
 from tests.support.wait import wait_for
 
 
@@ -195,9 +193,6 @@ def test_a_second_observer_writes_nothing(run_dir):
     assert not (run_dir / "metrics.jsonl").exists()
 
 
-MOUNT_AND_RUN = 'mount -t tmpfs -o size=64k none /mnt && exec "$0" "$@"'
-
-
 @pytest.mark.needs("tmpfs")
 def test_a_full_disk_keeps_rows_in_memory_until_there_is_room(tmp_path):
     """In a mount namespace of its own: a tmpfs of 64 kB, filled, with metrics.jsonl on it."""
@@ -223,16 +218,7 @@ log.flush()
 assert log.problem is None, log.problem
 print([json.loads(line)["step"] for line in path.read_bytes().splitlines()] == list(range(1, 201)))
 """
-    script = tmp_path / "full.py"
-    script.write_text(code)
-    done = subprocess.run(
-        ["unshare", "--mount", "--", "sh", "-c", MOUNT_AND_RUN, sys.executable, str(script)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=clean_env(),
-    )
+    done = completed_on_a_small_disk(code, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 

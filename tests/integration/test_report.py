@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tests.support import reports, stalls
 from tests.support import run as runs
 from tests.support.env import clean_env
+from tests.support.programs import completed
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def test_a_full_disk_leaves_the_last_report_as_it_was(tmp_path):
     run = reports.run_dir(tmp_path / "run", reports.attempt(), metrics=reports.rows(range(1, 100)))
     page = tmp_path / "page.html"
     page.write_text("the last one")
-    done = subprocess.run(
+    done = completed(
         [
             "bash",
             "-c",
@@ -174,12 +175,7 @@ def test_a_full_disk_leaves_the_last_report_as_it_was(tmp_path):
             str(run.path),
             "--out",
             str(page),
-        ],
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        ]
     )
     assert done.returncode == 125, done
     assert "cannot be written" in done.stderr

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import run as runs
+from tests.support.programs import completed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,15 +154,7 @@ def test_a_mistyped_command_leaves_no_run_behind(tmp_path: Path) -> None:
 def test_a_mistake_on_the_command_line_is_one_line_and_125(
     tmp_path: Path, arguments: list[str], words: str
 ) -> None:
-    done = subprocess.run(
-        [*runs.HARNESS, "run", *arguments],
-        cwd=tmp_path,
-        env=runs.clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = completed([*runs.HARNESS, "run", *arguments], cwd=tmp_path)
     assert done.returncode == 125
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support import run as runs
 from tests.support.env import clean_env
+from tests.support.programs import completed
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
@@ -49,14 +50,7 @@ def _end(tmp_path: Path, status: int) -> None:
 
 
 def _in_mount_namespace(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script, *arguments],
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    return completed(["unshare", "--mount", "sh", "-c", script, *arguments], timeout=90)
 
 
 def _kill(run: runs.Run) -> None:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.support.env import clean_env
+from tests.support.programs import completed
 from tests.support.pty_session import Terminal
 from tests.support.wait import wait_for
 
@@ -140,15 +141,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def smoke(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*SMOKE, *arguments],
-        cwd=folder,
-        env=clean_env(**env),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
+    return completed(
+        [*SMOKE, *arguments], cwd=folder, env=clean_env(**env), stdin=subprocess.DEVNULL, timeout=170
     )
 
 
@@ -367,15 +361,7 @@ def test_nohup_is_respected(folder: Path) -> None:
 
 def test_a_reader_that_is_gone_ends_nothing(folder: Path) -> None:
     command = f"{' '.join(SMOKE)} plan.yaml --only hello | true; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(
-        ["bash", "-c", command],
-        cwd=folder,
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = completed(["bash", "-c", command], cwd=folder, timeout=120)
     assert done.returncode == 0, done
     assert done.stderr == ""
     assert report(folder)["passed"] is True
@@ -388,15 +374,7 @@ def test_a_full_disk_is_told_and_the_report_shown(folder: Path) -> None:
         "mkdir small; mount -t tmpfs -o size=64k none small; head -c 60000 /dev/zero > small/fill; "
         f"{' '.join(SMOKE)} plan.yaml --only hello --runs small"
     )
-    done = subprocess.run(
-        ["unshare", "--mount", "--", "bash", "-c", script],
-        cwd=folder,
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = completed(["unshare", "--mount", "--", "bash", "-c", script], cwd=folder, timeout=120)
     assert done.returncode == 1, done
     assert "No space left on device" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -21,6 +21,7 @@ import pytest
 from tests.support import hub as hubs
 from tests.support import needs, tiny_run
 from tests.support.env import REPOSITORY, clean_env
+from tests.support.programs import completed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -328,14 +329,11 @@ def test_a_trainer_that_is_not_ours(tmp_path: Path) -> None:
         "smoke",
         str(REPOSITORY / "tests" / "plans" / "hf_trainer.yaml"),
     ]
-    done = subprocess.run(
+    done = completed(
         [*words, "--timeout-scale", "3", "--json", "report.json"],
         env=clean_env(tmp_path),
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
         timeout=280,
-        check=False,
     )
     assert done.returncode == 0, done.stdout
     _, train = json.loads((tmp_path / "report.json").read_text())["stages"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ import pytest
 
 from tests.support import run as runs
 from tests.support import stalls
-from tests.support.env import clean_env
+from tests.support.programs import completed
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
@@ -68,14 +67,7 @@ def test_a_stopped_trainer_is_an_incident_and_goes_on_unharmed(start: Callable[.
 
 
 def explain(directory: Path) -> str:
-    done = subprocess.run(
-        [*runs.HARNESS, "explain", str(directory)],
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = completed([*runs.HARNESS, "explain", str(directory)])
     return done.stdout or done.stderr
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from tests.support import run as runs
 from tests.support import stalls
-from tests.support.env import clean_env
+from tests.support.env import REPOSITORY, clean_env
+from tests.support.programs import completed
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
@@ -23,17 +24,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECONDS = 60.0
+MANY = str(REPOSITORY / "tests" / "support" / "trainers" / "many_ranks.py")
 
 
 def top(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*runs.HARNESS, "top", *map(str, arguments)],
-        env=clean_env(**env),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    return completed([*runs.HARNESS, "top", *map(str, arguments)], env=clean_env(**env), timeout=SECONDS)
 
 
 @pytest.fixture
@@ -160,27 +155,10 @@ def test_a_directory_that_goes_away_and_comes_back_under_a_live_view(
         terminal.close()
 
 
-# Ranks as cheap as they can be: each opens its record, does some steps, and stands; the seventh is behind.
-MANY = """
-import os, sys, time
-from harness import emit
-count = int(sys.argv[1])
-for rank in range(count):
-    if os.fork() == 0:
-        emit.open(rank=rank, world_size=count, total_steps=100)
-        emit.stage("train")
-        for step in range(1, 13 if rank == 7 else 21):
-            emit.step(step, loss=1.0)
-        time.sleep(600)
-print("up", flush=True)
-time.sleep(600)
-"""
-
-
 @pytest.mark.needs("tmux")
 def test_many_ranks_fit_and_the_one_behind_is_marked_at_every_size(tmp_path: Path) -> None:
     options = ("--metrics-port", "off", "--stall-timeout", "off")
-    run = runs.start(tmp_path / "run", sys.executable, "-c", MANY, "64", options=options)
+    run = runs.start(tmp_path / "run", sys.executable, MANY, "64", options=options)
     try:
         run.wait_for_log("up")
         for rank in range(64):

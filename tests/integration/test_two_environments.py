@@ -23,6 +23,7 @@ import pytest
 from tests.support import run as runs
 from tests.support import stalls, venvs
 from tests.support.env import REPOSITORY, clean_env
+from tests.support.programs import completed
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ def other_python() -> str | None:
     for path in sorted(found, reverse=True):
         asked = "import sys, venv; print('%d.%d' % sys.version_info[:2], sys.implementation.name)"
         try:
-            done = subprocess.run(
-                [path, "-c", asked], check=False, capture_output=True, text=True, timeout=30, env=clean_env()
-            )
+            done = completed([path, "-c", asked], timeout=30)
         except (OSError, subprocess.TimeoutExpired):
             continue
         version = re.match(r"3\.(\d+) cpython", done.stdout)

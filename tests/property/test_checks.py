@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 
 import pytest
@@ -14,6 +13,7 @@ from nsa import schedule
 from tests.property import faulty, faulty_schedule
 from tests.support.env import REPOSITORY, clean_env
 from tests.support.examples import examples
+from tests.support.programs import completed
 
 LIMIT = 1024
 
@@ -41,6 +41,28 @@ def test_the_schedule_of_the_case_is_told_apart_from_what_it_was_meant_to_be():
     assert "to lr(100000) = 0.000199" in found["rises in warm-up, falls after"].example
     with_fix = faults(check_lr_schedule, faulty_schedule.reported_fix, **m7c)
     assert "not 2e-05" in with_fix["the floor for ever after the end"].example
+
+
+def test_an_error_is_a_fault_with_its_smallest_shape_and_its_line():
+    def divides(step, *, peak, warmup, total, floor):
+        return peak * (step + 1) / warmup
+
+    (fault,) = faults(check_lr_schedule, divides, examples=examples(30)).values()
+    assert fault.property == "no error"
+    assert fault.example.startswith("ZeroDivisionError: float division by zero at test_checks.py:")
+    assert fault.example.endswith("; with peak=1, warmup=0, total=1, floor=0")
+
+    def breaks(documents, sequence_length):
+        return [max(document) for document in documents]
+
+    (fault,) = faults(check_packing, breaks, examples=examples(30)).values()
+    assert "; documents of [0] tokens into sequences of 2" in fault.example
+
+    def refuses(text):
+        raise RuntimeError("never")
+
+    found = faults(check_truncation, faulty.Bytes(), limit=4, encode=refuses, examples=examples(30))
+    assert "RuntimeError: never at test_checks.py:" in found["no error"].example
 
 
 def test_a_schedule_that_remembers_is_found_though_it_never_says_the_same_twice():
@@ -149,17 +171,14 @@ def test_fine(check_packing):
 
 def test_the_plugin_gives_fixtures_and_a_failure_that_says_what_to_mend(tmp_path):
     (tmp_path / "test_user.py").write_text(USER_TEST)
-    done = subprocess.run(
+    done = completed(
         [
             *(sys.executable, "-m", "pytest", "-p", "harness.properties.plugin", "-p", "no:randomly"),
             *("-p", "no:cacheprovider", "--harness-examples", "20", "test_user.py"),
         ],
         cwd=tmp_path,
         env=clean_env(PYTHONPATH=str(REPOSITORY), COLUMNS="200"),
-        capture_output=True,
-        text=True,
         timeout=120,
-        check=False,
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 failed, 1 passed" in done.stdout
@@ -176,15 +195,7 @@ def test_what_pytest_loads_in_every_run_is_the_plugin_alone():
         "import sys, pytest, harness.properties.plugin\n"
         "print(sorted(name for name in sys.modules if name.partition('.')[0] in ('harness', 'hypothesis')))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=REPOSITORY,
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = completed([sys.executable, "-c", program], cwd=REPOSITORY)
     assert done.stdout == "['harness', 'harness.properties', 'harness.properties.plugin']\n", done.stderr
 
 
@@ -200,55 +211,108 @@ def test_the_page_of_documentation_passes_as_it_stands(tmp_path):
     page = (REPOSITORY / "docs/how-to/properties.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / "test_page.py").write_text(code)
-    done = subprocess.run(
+    done = completed(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "harness.properties.plugin"),
             *("-p", "no:cacheprovider", "--harness-examples", "20"),
         ],
         cwd=tmp_path,
         env=clean_env(PYTHONPATH=str(REPOSITORY)),
-        capture_output=True,
-        text=True,
         timeout=120,
-        check=False,
     )
     assert "3 passed" in done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.needs("torch")
-def test_torch_and_transformers_have_these_faults_and_no_others():
+SHAPE = {"peak": 2e-4, "warmup": 20, "total": 500, "floor": 0.0}
+WASTED, CLIMBS = "0 < lr <= peak while training", "rises in warm-up, falls after"
+NO_FLOOR, LINEAR = "the floor for ever after the end", "linear in the peak"
+# transformers' schedules by name: how they are made, their floor, and what does not hold.
+SCHEDULES = {
+    "constant": ({}, 1.0, set()),
+    "constant_with_warmup": ({"num_warmup_steps"}, 1.0, {WASTED}),
+    "linear": ({"num_warmup_steps", "num_training_steps"}, 0.0, {WASTED}),
+    "cosine": ({"num_warmup_steps", "num_training_steps"}, 0.0, {WASTED, CLIMBS, NO_FLOOR}),
+    "polynomial": ({"num_warmup_steps", "num_training_steps"}, 0.0, {WASTED, NO_FLOOR, LINEAR}),
+    "inverse_sqrt": ({"num_warmup_steps"}, 0.0, {WASTED, NO_FLOOR}),
+    "cosine_with_min_lr": (
+        {"num_warmup_steps", "num_training_steps", "min_lr_rate"},
+        0.1,
+        {WASTED, CLIMBS, NO_FLOOR},
+    ),
+    "cosine_warmup_with_min_lr": (
+        {"num_warmup_steps", "num_training_steps", "min_lr_rate"},
+        0.1,
+        {CLIMBS, NO_FLOOR},
+    ),
+}
+
+
+def scheduler_of(name, peak, warmup, total):
+    """As transformers' Trainer makes it."""
     import torch
     import transformers
 
-    def optimizer(peak):
-        return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
+    asked, _, _ = SCHEDULES[name]
+    options = {"num_warmup_steps": warmup, "num_training_steps": total}
+    special = {"min_lr_rate": 0.1} if "min_lr_rate" in asked else {}
+    made = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
+    return made, transformers.get_scheduler(
+        name,
+        made,
+        **{key: value for key, value in options.items() if key in asked},
+        scheduler_specific_kwargs=special or None,
+    )
 
-    def cosine(peak, warmup, total):
-        made = optimizer(peak)
-        return made, transformers.get_cosine_schedule_with_warmup(made, warmup, total)
 
-    def linear(peak, warmup, total):
-        made = optimizer(peak)
-        return made, transformers.get_linear_schedule_with_warmup(made, warmup, total)
+def made_by(name):
+    def make(peak, warmup, total):
+        return scheduler_of(name, peak, warmup, total)
+
+    return stepped(make)
+
+
+@pytest.mark.needs("torch", "transformers")
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_transformers_schedules_have_these_faults_and_no_others(name):
+    _, floor, broken = SCHEDULES[name]
+    shape = {**SHAPE, "floor": floor, **({"warmup": 0} if name == "constant" else {})}
+    if broken:
+        assert set(faults(check_lr_schedule, made_by(name), **shape)) == broken
+    else:
+        check_lr_schedule(made_by(name), **shape)
+
+
+@pytest.mark.needs("torch", "transformers")
+def test_the_smallest_run_in_which_transformers_cosine_fails_is_told():
+    found = faults(check_lr_schedule, made_by("cosine"), **SHAPE)
+    assert found[WASTED].example.startswith("lr(0) = 0 ")
+    assert "lr(500) = 0 to lr(501)" in found[CLIMBS].example
+    found = faults(check_lr_schedule, made_by("cosine"), peak=2e-4, examples=10)
+    assert found[WASTED].example == "lr(0) = 0 with peak=0.0002, warmup=1, total=1, floor=0"
+    assert found[NO_FLOOR].example == "lr(2) = 0.0002, not 0, with peak=0.0002, warmup=0, total=1, floor=0"
+
+
+@pytest.mark.needs("torch")
+def test_torch_lambda_lr_is_as_sound_as_its_lambda():
+    import torch
 
     def ours(peak, warmup, total, floor):
-        made = optimizer(peak)
+        made = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
         shape = {"warmup": warmup, "total": total, "floor": floor}
         return made, torch.optim.lr_scheduler.LambdaLR(
             made, lambda step: schedule.lr(step, peak=1.0, **shape)
         )
 
-    shape = {"peak": 2e-4, "warmup": 20, "total": 500, "floor": 0.0}
-    found = faults(check_lr_schedule, stepped(cosine), **shape)
-    assert set(found) == {
-        "0 < lr <= peak while training",
-        "rises in warm-up, falls after",
-        "the floor for ever after the end",
-    }
-    assert found["0 < lr <= peak while training"].example.startswith("lr(0) = 0 ")
-    assert "lr(500) = 0 to lr(501)" in found["rises in warm-up, falls after"].example
-    assert set(faults(check_lr_schedule, stepped(linear), **shape)) == {"0 < lr <= peak while training"}
-    check_lr_schedule(stepped(ours), **{**shape, "floor": 0.1})
+    def reported(peak, warmup, total, floor):
+        made = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
+        shape = {"peak": 1.0, "warmup": warmup, "total": total, "floor": floor}
+        return made, torch.optim.lr_scheduler.LambdaLR(
+            made, lambda step: faulty_schedule.reported(step, **shape)
+        )
+
+    check_lr_schedule(stepped(ours), **{**SHAPE, "floor": 0.1})
+    found = faults(check_lr_schedule, stepped(reported), **{**SHAPE, "floor": 0.1})
+    assert set(found) == {CLIMBS, NO_FLOOR, "no jump between neighbouring steps"}
 
 
 @pytest.mark.needs("transformers", "tokenizers")

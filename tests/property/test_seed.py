@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 from tests.support.env import REPOSITORY, clean_env
+from tests.support.programs import completed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,17 +30,14 @@ def run(folder: Path, *options: str, **env: str) -> tuple[str, str]:
     """What pytest said, and what was drawn."""
     drawn = folder / "drawn"
     drawn.unlink(missing_ok=True)
-    done = subprocess.run(
+    done = completed(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider"),
             *("-p", "no:randomly", *options, "test_draws.py"),
         ],
         cwd=folder,
         env=clean_env(PYTHONPATH=str(REPOSITORY), **env),
-        capture_output=True,
-        text=True,
         timeout=120,
-        check=False,
     )
     assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
     return done.stdout, drawn.read_text()

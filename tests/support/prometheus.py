@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.env import REPOSITORY, clean_env
+from tests.support.programs import completed
 from tests.support.tiny_run import free_port
 from tests.support.wait import wait_for
 
@@ -56,15 +57,7 @@ def amtool(*arguments: str) -> str:
 
 
 def _checked(name: str, *arguments: str, text: str | None = None) -> str:
-    done = subprocess.run(
-        [program(name), *arguments],
-        input=text,
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = completed([program(name), *arguments], input=text)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     return said

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from tests.support.env import clean_env
+from tests.support.programs import completed
 from tests.support.wait import wait_for
 
 HARNESS = (sys.executable, "-m", "harness")
@@ -134,14 +135,7 @@ def python(source: str) -> tuple[str, ...]:
 
 def status(directory: Path) -> dict[str, Any]:
     """`harness status --json` of a run."""
-    done = subprocess.run(
-        [*HARNESS, "status", "--json", str(directory)],
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = completed([*HARNESS, "status", "--json", str(directory)])
     return json.loads(done.stdout)
 
 

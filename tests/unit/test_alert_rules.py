@@ -11,8 +11,9 @@ import sys
 import pytest
 
 from tests.support import prometheus
-from tests.support.env import REPOSITORY, clean_env
+from tests.support.env import REPOSITORY
 from tests.support.needs import require
+from tests.support.programs import completed
 
 yaml = require("yaml")
 
@@ -144,13 +145,8 @@ def documented(name):
 
 def compose_says(file):
     """What the Compose Specification's own schema has against a file."""
-    done = subprocess.run(
-        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)],
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    done = completed(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)]
     )
     return done.returncode, done.stdout + done.stderr
 

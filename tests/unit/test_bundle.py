@@ -6,7 +6,6 @@ import json
 import math
 import os
 import stat
-import subprocess
 import sys
 
 import pytest
@@ -15,7 +14,7 @@ from harness import bundle, codec
 from harness.errors import RecordError
 from harness.evidence import Log, Missing, Reading, Running, Syscall
 from tests.support.cases import NONE, case, frame, process_sample, sample, stack
-from tests.support.env import clean_env
+from tests.support.programs import completed
 
 
 def small_case():
@@ -96,13 +95,8 @@ except bundle.BundleError as error:
     print("error")
 """
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    done = subprocess.run(
-        ["unshare", "--mount", "--", sys.executable, "-c", script, str(kilobytes), str(tmp_path), root],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=clean_env(),
+    done = completed(
+        ["unshare", "--mount", "--", sys.executable, "-c", script, str(kilobytes), str(tmp_path), root]
     )
     assert (done.stdout.strip(), done.returncode) == (outcome, 0), done.stderr
 

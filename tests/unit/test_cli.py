@@ -13,21 +13,14 @@ import pytest
 
 from harness.cli import COMMANDS
 from tests.support.env import clean_env
+from tests.support.programs import completed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def harness(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *arguments],
-        cwd=cwd,
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return completed([sys.executable, "-m", "harness", *arguments], cwd=cwd)
 
 
 def test_every_listed_command_has_its_two_functions() -> None:
@@ -94,15 +87,7 @@ def test_a_mistake_ends_with_its_status_and_no_traceback(arguments: list[str], s
 def test_a_current_folder_that_was_removed_is_one_line(tmp_path: Path, command: str, status: int) -> None:
     place = tmp_path / "place"
     place.mkdir()
-    done = subprocess.run(
-        ["sh", "-c", f"rmdir {place}; {sys.executable} -m harness {command}"],
-        cwd=place,
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = completed(["sh", "-c", f"rmdir {place}; {sys.executable} -m harness {command}"], cwd=place)
     assert done.returncode == status
     assert done.stderr == "harness: the current folder has been removed. cd to one that is there\n"
 
@@ -149,14 +134,8 @@ def test_status_of_what_is_no_run_is_one_line_and_2(tmp_path: Path, kind: str) -
 
 
 def test_output_into_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {sys.executable} -m harness run --help | head -1"],
-        env=clean_env(),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    done = completed(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m harness run --help | head -1"], cwd=tmp_path
     )
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import needs
 from tests.support.env import REPOSITORY, clean_env
+from tests.support.programs import completed
 
 needs.require("pydantic")
 needs.require("yaml")
@@ -219,14 +220,7 @@ def test_the_configurations_that_we_ship_are_good(path: Path) -> None:
 def nsa(
     *arguments: str, python: tuple[str, ...] = (), under: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*under, sys.executable, *python, "-m", "nsa", *arguments],
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return completed([*under, sys.executable, *python, "-m", "nsa", *arguments])
 
 
 def test_a_mistake_ends_with_status_2_before_torch_is_imported(good: Path) -> None:
@@ -247,14 +241,7 @@ def test_without_the_extra_one_line_says_what_to_install(good: Path) -> None:
     program = (
         "import sys; sys.modules['pydantic'] = None; from nsa.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "train", str(good)],
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = completed([sys.executable, "-c", program, "train", str(good)])
     assert done.returncode == 2
     assert (
         done.stderr
@@ -287,15 +274,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_trained(
 def test_a_current_folder_that_was_removed_is_one_line(good: Path, tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
-    done = subprocess.run(
-        ["sh", "-c", f"rmdir {place}; {sys.executable} -m nsa train {good}"],
-        cwd=place,
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = completed(["sh", "-c", f"rmdir {place}; {sys.executable} -m nsa train {good}"], cwd=place)
     assert done.returncode == 2
     assert done.stderr == "the current folder has been removed. cd to one that is there\n"
 

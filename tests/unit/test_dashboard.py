@@ -17,6 +17,7 @@ from harness.wire import STAGES
 from tests.support import prometheus
 from tests.support.env import REPOSITORY, clean_env
 from tests.support.needs import require
+from tests.support.programs import completed
 
 yaml = require("yaml")  # in one environment only: nothing here depends on the Python
 
@@ -46,15 +47,7 @@ def titled(panels):
 
 @pytest.mark.needs("grafana_foundation_sdk")
 def test_building_it_again_gives_the_same_bytes():
-    done = subprocess.run(
-        [sys.executable, "dashboards/build.py", "--check"],
-        cwd=REPOSITORY,
-        env=clean_env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = completed([sys.executable, "dashboards/build.py", "--check"], cwd=REPOSITORY)
     assert (done.returncode, done.stderr) == (0, "")
 
 

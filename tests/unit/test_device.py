@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import pytest
 
 from tests.support import needs, tiny_run
 from tests.support.env import REPOSITORY, clean_env
+from tests.support.programs import completed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,7 @@ def test_how_threads_wait_is_said_before_torch_is_loaded(
     (tmp_path / "torch.py").write_text(
         "import os\nprint('policy', os.environ.get('OMP_WAIT_POLICY'), flush=True)\nos._exit(0)\n"
     )
-    done = subprocess.run(
+    done = completed(
         [
             sys.executable,
             "-m",
@@ -100,9 +100,5 @@ def test_how_threads_wait_is_said_before_torch_is_loaded(
             str(tmp_path / "out"),
         ],
         env=clean_env(PYTHONPATH=f"{tmp_path}:{REPOSITORY}", **chosen),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
     )
     assert done.stdout.strip().endswith(f"policy {found}"), done

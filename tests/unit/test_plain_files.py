@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import sys
 
 import pytest
 
 from tests.support import needs, tiny_run
-from tests.support.env import REPOSITORY, clean_env
+from tests.support.env import REPOSITORY
+from tests.support.programs import completed
 
 np = needs.require("numpy")
 pa = needs.require("pyarrow")
@@ -88,14 +88,10 @@ def test_the_hub_needs_it(path, monkeypatch):
 @pytest.mark.needs("torch")
 def test_a_whole_training_runs_without_it(path, tmp_path):
     out = tmp_path / "out"
-    done = subprocess.run(
+    done = completed(
         [sys.executable, "-c", WITHOUT, "train", str(path), "--out", str(out), "--set", "train.steps=4"],
-        env=clean_env(),
         cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
         timeout=120,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert [row["step"] for row in tiny_run.rows(out)] == [1, 2, 3, 4]
