@@ -19,7 +19,7 @@ from harness.collect.procfs import parse_signals
 from harness.evidence import Host, Missing, Piece, Process, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from harness.collect.procfs import Proc, Stat
     from harness.evidence import Signals, Socket
@@ -97,6 +97,10 @@ def process(
     age: Piece[float] = uptime_seconds
     if isinstance(uptime_seconds, Reading):
         age = Reading(value=max(0.0, uptime_seconds.value - stat.start_time_ticks / os.sysconf("SC_CLK_TCK")))
+    return _process(stat, pieces, age, Reading(value=stat.flags, at_seconds=at_seconds))
+
+
+def _process(stat: Stat, pieces: Mapping[str, Any], age: Piece[float], flags: Piece[int]) -> Process:
     return Process(
         pid=stat.pid,
         ppid=stat.ppid,
@@ -107,7 +111,7 @@ def process(
         session=stat.session,
         process_group=stat.process_group,
         age_seconds=age,
-        flags=Reading(value=stat.flags, at_seconds=at_seconds),
+        flags=flags,
         **pieces,
     )
 
@@ -150,17 +154,4 @@ def _try(read: Callable[[], T]) -> Piece[T]:
 
 def unread(stat: Stat, why: Missing) -> Process:
     """A process of which nothing but its line in /proc could be read."""
-    pieces: dict[str, Any] = {name: why for name, _ in PROCESS_READS}
-    return Process(
-        pid=stat.pid,
-        ppid=stat.ppid,
-        start_time_ticks=stat.start_time_ticks,
-        name=stat.name,
-        kernel_thread=stat.kernel_thread,
-        state=stat.state,
-        session=stat.session,
-        process_group=stat.process_group,
-        age_seconds=why,
-        flags=Reading(value=stat.flags),
-        **pieces,
-    )
+    return _process(stat, {name: why for name, _ in PROCESS_READS}, why, Reading(value=stat.flags))
