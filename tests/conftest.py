@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import random
 import signal
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support import needs
 from tests.support.examples import FACTOR, load_profile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 load_profile()
 
@@ -18,6 +22,17 @@ load_profile()
 for number in (signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch computes in one thread, so that tests beside each other do not fight for the cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

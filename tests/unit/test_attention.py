@@ -17,15 +17,9 @@ from nsa.attention import DenseAttention, NSAAttention, overlap_scores
 from nsa.layout import Layout, SelectionBlocks
 from tests.support.attention_checks import LENGTHS, SPARSE, ids_of, made, model_of, noise
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TOTAL = sum(LENGTHS)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_selection_block_takes_five_compressed_blocks_by_their_overlap():

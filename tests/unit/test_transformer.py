@@ -20,16 +20,10 @@ from nsa.config import ModelConfig
 from nsa.transformer import LOSS_CHUNK, Transformer
 from tests.support.attention_checks import SPARSE, ids_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VOCABULARY = 61
 M7C = {"dim": 768, "layers": 12, "heads": 12, "kv_groups": 2}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def small(**changes):
