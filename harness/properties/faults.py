@@ -6,17 +6,17 @@ Not here: any property.
 from __future__ import annotations
 
 import random
+import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 EXAMPLES = 200
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +51,17 @@ class HypothesisMissingError(HarnessError):
 
 
 def smallest(
-    draw: Callable[[Any], Any], judge: Callable[[Any], Fault | None], *, examples: int, seed: int
+    draw: Callable[[Any], Any],
+    judge: Callable[[Any], Fault | None],
+    *,
+    said: Callable[[Any], str],
+    examples: int,
+    seed: int,
 ) -> Fault | None:
     """The fault of the smallest example that `judge` finds one in, of `examples` tried.
 
-    `draw` makes a hypothesis strategy from the module `hypothesis.strategies`. The same seed finds the same.
+    `draw` makes a hypothesis strategy from the module `hypothesis.strategies`, `said` names an example. What
+    is judged may raise: that is a fault too. The same seed finds the same.
     """
     try:
         import hypothesis
@@ -70,8 +76,16 @@ def smallest(
     )
     found: list[Fault] = []
 
+    def judged(example: Any) -> Fault | None:
+        try:
+            return judge(example)
+        except errors.HypothesisException:
+            raise
+        except Exception as error:  # noqa: BLE001 -- another's code
+            return _raised(error, said(example))
+
     def broken(example: Any) -> bool:
-        fault = judge(example)
+        fault = judged(example)
         if fault is not None:
             found[:] = [fault]
         return fault is not None
@@ -87,7 +101,22 @@ def smallest(
         return None
     except errors.Flaky:  # what is judged remembers earlier calls: the last fault seen is as good as any
         return found[0]
-    return judge(example) or found[0]
+    return judged(example) or found[0]
+
+
+def _raised(error: Exception, example: str) -> Fault:
+    first = (str(error).splitlines() or [""])[0]
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return Fault(
+        property="no error",
+        example=f"{type(error).__name__}: {first} at {Path(frame.filename).name}:{frame.lineno}; {example}",
+        remedy="Mend it, or name the parameters that it is made for",
+    )
+
+
+def distinct(faults: Iterable[Fault | None]) -> list[Fault]:
+    """Each property once: an error is met by all of them."""
+    return list({fault.property: fault for fault in faults if fault is not None}.values())
 
 
 def name_of(subject: object) -> str:

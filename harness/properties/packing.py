@@ -9,7 +9,7 @@ import inspect
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from harness.properties.faults import EXAMPLES, Fault, PropertyFault, name_of, smallest
+from harness.properties.faults import EXAMPLES, Fault, PropertyFault, distinct, name_of, smallest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -57,15 +57,16 @@ def check_packing(
     def streams(st: Any) -> Any:
         return _streams(st, sequence_length, 1 if eos_id is None else max(eos_id, 0) + 1)
 
-    found = []
-    for rule in _RULES:
-        fault = smallest(
+    found = distinct(
+        smallest(
             streams,
             lambda stream, rule=rule: rule(run, stream, eos_id),  # type: ignore[misc]
+            said=_said,
             examples=examples,
             seed=seed,
         )
-        found += [] if fault is None else [fault]
+        for rule in _RULES
+    )
     if found:
         raise PropertyFault(name_of(pack), found)
 

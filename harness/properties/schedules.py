@@ -12,7 +12,7 @@ import sys
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from harness.properties.faults import EXAMPLES, Fault, PropertyFault, name_of, smallest
+from harness.properties.faults import EXAMPLES, Fault, PropertyFault, distinct, name_of, smallest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -63,9 +63,9 @@ def check_lr_schedule(
             f"{name_of(fn)} takes no {key}, so none can be drawn: say which one it uses, {key}=…"
         )
     if len(fixed) == len(given):
-        found = [fault for rule in PROPERTIES if (fault := rule(fn, fixed)) is not None]
+        found = distinct(rule(fn, fixed) for rule in PROPERTIES)
     else:
-        found = [fault for rule in PROPERTIES if (fault := _drawn(rule, fn, fixed, examples, seed))]
+        found = distinct(_drawn(rule, fn, fixed, examples, seed) for rule in PROPERTIES)
     if found:
         raise PropertyFault(name_of(fn), found)
 
@@ -177,7 +177,13 @@ def _drawn(
 
         return st.composite(draw_shape)()
 
-    return smallest(shapes, lambda shape: rule(fn, shape), examples=examples, seed=seed)
+    return smallest(
+        shapes,
+        lambda shape: rule(fn, shape),
+        said=lambda shape: f"with {_with(shape)}",
+        examples=examples,
+        seed=seed,
+    )
 
 
 def _of(fn: Callable[..., float], shape: Mapping[str, Any]) -> Callable[[int], float]:

@@ -12,7 +12,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.properties.faults import EXAMPLES, Fault, PropertyFault, name_of, smallest
+from harness.properties.faults import EXAMPLES, Fault, PropertyFault, distinct, name_of, smallest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -65,15 +65,16 @@ def check_truncation(
         near = st.integers(max(0, limit - 3), limit + 3).map(lambda n: "a " * n)
         return (some | repeated | near | st.builds(str.__add__, some, repeated)).filter(_encodable(tokenizer))
 
-    found = []
-    for rule in _RULES:
-        fault = smallest(
+    found = distinct(
+        smallest(
             texts,
             lambda text, rule=rule: rule(trial(text)),  # type: ignore[misc]
+            said=lambda text: f"limit {limit}, text {_said(text)}",
             examples=examples,
             seed=seed,
         )
-        found += [] if fault is None else [fault]
+        for rule in _RULES
+    )
     if found:
         raise PropertyFault(f"{name_of(tokenizer)}, limit {limit}", found)
 

@@ -49,7 +49,7 @@ def test_an_error_is_a_fault_with_its_smallest_shape_and_its_line():
 
     (fault,) = faults(check_lr_schedule, divides, examples=examples(30)).values()
     assert fault.property == "no error"
-    assert fault.example.startswith("ZeroDivisionError: float division by zero at test_checks.py:")
+    assert re.match(r"ZeroDivisionError: .*division by zero at test_checks.py:\d+; ", fault.example)
     assert fault.example.endswith("; with peak=1, warmup=0, total=1, floor=0")
 
     def breaks(documents, sequence_length):
@@ -312,7 +312,7 @@ def test_torch_lambda_lr_is_as_sound_as_its_lambda():
 
     check_lr_schedule(stepped(ours), **{**SHAPE, "floor": 0.1})
     found = faults(check_lr_schedule, stepped(reported), **{**SHAPE, "floor": 0.1})
-    assert set(found) == {CLIMBS, NO_FLOOR, "no jump between neighbouring steps"}
+    assert set(found) == {CLIMBS, NO_FLOOR}
 
 
 @pytest.mark.needs("transformers", "tokenizers")
