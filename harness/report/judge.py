@@ -180,13 +180,14 @@ def rate_zero(_: History, rates: RateWatch, ending: Ending) -> Iterator[Remark]:
     )
     if decayed and not ending.schedule:
         return
-    first, last = rates.zero_steps
-    where = (
-        f"at step {first:,}" if first == last else f"at {rates.zero_rows:,} steps from {first:,} to {last:,}"
-    )
+    where = _at_steps(rates.zero_rows, *rates.zero_steps)
     yield Remark(
         cause="lr-zero", severity="bad", summary=f"The learning rate was 0 {where}: nothing is learned there."
     )
+
+
+def _at_steps(count: int, first: int, last: int) -> str:
+    return f"at step {first:,}" if first == last else f"at {count:,} steps from {first:,} to {last:,}"
 
 
 def rate_off(_: History, rates: RateWatch, __: Ending) -> Iterator[Remark]:
@@ -194,11 +195,11 @@ def rate_off(_: History, rates: RateWatch, __: Ending) -> Iterator[Remark]:
     if rates.off_steps is None or rates.off_worst is None:
         return
     step, rate, expected = rates.off_worst
+    where = _at_steps(rates.off_rows, *rates.off_steps)
     yield Remark(
         cause="lr-off-schedule",
         severity="odd",
-        summary=f"The learning rate left its declared schedule at {rates.off_rows:,} steps, from "
-        f"{rates.off_steps[0]:,} to {rates.off_steps[1]:,}.",
+        summary=f"The learning rate left its declared schedule {where}.",
         evidence=(
             f"furthest at step {step:,}: {exponent(rate)}, and {exponent(expected)} by the schedule",
             "the schedule is the one that the last attempt declared",
@@ -320,8 +321,8 @@ def checkpoints(history: History, _: RateWatch, ending: Ending) -> Iterator[Rema
         yield Remark(
             cause="stale-checkpoint",
             severity="told",
-            summary=f"The last checkpoint is of step {last_step:,}: the {lost:,} steps after it have to be "
-            "done again.",
+            summary=f"The last checkpoint is of step {last_step:,}: the "
+            + (f"{lost:,} steps after it have to be done again." if lost > 1 else "step after it is lost."),
         )
     elif ending.state != "finished" and len(gaps) > 1 and since > _OVERDUE * median(gaps):
         yield Remark(

@@ -81,6 +81,16 @@ def test_a_rate_off_its_schedule():
     assert "by the schedule" in found["lr-off-schedule"].evidence[0]
 
 
+def test_one_step_is_told_as_one():
+    found = looked_at(
+        schedule=COSINE,
+        lr=lambda step: 0.0 if step == 300 else 5e-4 if step == 500 else scheduled_rate(COSINE, step),
+    )
+    assert "was 0 at step 300:" in found["lr-zero"].summary
+    assert "at 2 steps from 300 to 500" in found["lr-off-schedule"].summary
+    assert "steps" not in looked_at(state="died", checkpoints=[(1e9 + 99, 999)])["stale-checkpoint"].summary
+
+
 @pytest.mark.parametrize("shift", [-1, 1])
 def test_a_trainer_that_counts_from_the_other_end_is_on_its_schedule(shift):
     found = looked_at(schedule=COSINE, lr=lambda step: scheduled_rate(COSINE, max(1, step + shift)))
