@@ -70,7 +70,7 @@ def open(  # noqa: A001 (it is called as emit.open)
 ) -> None:
     """Begin this rank's record, in stage "boot"; called again, declare more.
 
-    The run directory is HARNESS_RUN_DIR; rank and world size are RANK and WORLD_SIZE unless given.
+    The run directory is HARNESS_RUN_DIR; rank and world size the launcher's (`harness.ranks`) unless given.
     `schedule` has kind, peak, warmup, total, floor (a ratio of the peak). `phase_clock` is "host" (the
     default) or "none": then `phase_seconds` alone is accounted.
     """
@@ -82,11 +82,12 @@ def open(  # noqa: A001 (it is called as emit.open)
     try:
         _open(total_steps, schedule, rank, world_size, phase_clock)
     except Exception as error:  # noqa: BLE001 (never into the trainer)
-        from harness import place
+        from harness import place, ranks
 
         # A worker that imports its trainer's script once more is nothing to speak of.
         quiet = isinstance(error, place.OwnedError) and place.is_worker()
-        what = str(error) if isinstance(error, place.OwnedError) else f"{type(error).__name__}: {error}"
+        worded = isinstance(error, (place.OwnedError, ranks.UnknownRankError))
+        what = str(error) if worded else f"{type(error).__name__}: {error}"
         _give_up("" if quiet else what)
 
 
@@ -320,11 +321,8 @@ def _open(
         return
     record = _record
     if record is None:
-        record = _begin(rank, unasked=unasked, yielding=provisional)
-        if world_size is None:
-            from harness.values import int_of_text
-
-            world_size = int_of_text(_os.environ.get("WORLD_SIZE", ""))
+        record, told_size = _begin(rank, unasked=unasked, yielding=provisional)
+        world_size = told_size if world_size is None else world_size
         _record, enabled = record, True
     with record.lock:
         if _writable(record, _monotonic()):
@@ -353,25 +351,31 @@ def _speak_for(
     try:
         _open(total_steps, None, rank, world_size, "none", unasked=True, provisional=provisional)
     except Exception as error:  # noqa: BLE001 (as in `open`)
-        from harness import place
+        from harness import place, ranks
 
-        if not isinstance(error, place.OwnedError):
+        if not isinstance(error, (place.OwnedError, ranks.UnknownRankError)):  # torch will say its rank
             _give_up(f"{type(error).__name__}: {error}")
         return False
     _told = told if _record is not None else None
     return _record is not None
 
 
-def _begin(rank: object, *, unasked: bool, yielding: bool) -> "Record":
-    """This process's record; OwnedError where it belongs to another process."""
+def _begin(rank: object, *, unasked: bool, yielding: bool) -> "tuple[Record, int | None]":
+    """This process's record, and how many ranks there are; OwnedError where it belongs to another process."""
     global _hooked
-    from harness import place, values
+    from harness import place, ranks, values
     from harness.record import Record
 
     environ = _os.environ
-    number = values.int_of_text(environ.get("RANK") or "0") if rank is None else values.as_int(rank)
+    try:
+        told, size = ranks.told(environ)
+    except ranks.UnknownRankError:
+        if rank is None:
+            raise
+        told, size = None, None
+    number = (told or 0) if rank is None else values.as_int(rank)
     if number is None or not 0 <= number < 100_000:
-        raise ValueError(f"the rank is {environ.get('RANK') if rank is None else rank!r}")
+        raise ValueError(f"the rank is {number if rank is None else rank!r}")
     run_dir = _os.path.abspath(environ["HARNESS_RUN_DIR"])  # noqa: PTH100 (pathlib costs more than all of this)
     attempt = min(values.int_of_text(environ.get("HARNESS_ATTEMPT", "")) or 1, 2**32 - 1)
     record = place.create(
@@ -386,7 +390,7 @@ def _begin(rank: object, *, unasked: bool, yielding: bool) -> "Record":
     if not _hooked:
         _os.register_at_fork(after_in_child=_after_fork)
         _hooked = True
-    return record
+    return record, size
 
 
 def _after_fork() -> None:

@@ -26,7 +26,9 @@ FIRST = frozenset(
     ("torch", "transformers", "datasets", "accelerate", "lightning", "pytorch_lightning", "safetensors")
 )
 _MARK = "_harness"  # in sys.modules: armed already, by this harness or by one around it
-_EMIT = ("harness.emit", "harness.wire", "harness.place", "harness.record", "harness.values")
+_EMIT = (
+    "harness.emit", "harness.wire", "harness.place", "harness.ranks", "harness.record", "harness.values",
+)  # fmt: skip
 
 
 def arm(package: str) -> None:

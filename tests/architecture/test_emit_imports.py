@@ -15,7 +15,15 @@ before = set(sys.modules)
 print(json.dumps(sorted(set(sys.modules) - before)))
 """
 _AT_IMPORT = {"harness", "harness.emit", "harness.wire", "struct", "_struct"}
-_AT_OPEN = {"harness.place", "harness.record", "harness.values", "mmap", "binascii", "faulthandler"}
+_AT_OPEN = {
+    "harness.place",
+    "harness.ranks",
+    "harness.record",
+    "harness.values",
+    "mmap",
+    "binascii",
+    "faulthandler",
+}
 
 
 def newly_imported(code, **env):

@@ -106,14 +106,13 @@ def test_trl(tmp_path):
 # ── two ranks ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def of_two_ranks(run_dir: Path, *, told_by_launcher: bool = True) -> list[Any]:
-    """The rows of both; a rank that no launcher told its number is known once it has joined."""
+def of_two_ranks(run_dir: Path) -> list[Any]:
+    """The rows of both."""
     found = []
     for rank in range(2):
         rows, stages, beat = auto.recorded(run_dir, rank)
         assert (beat.rank, beat.world_size) == (rank, 2)
-        joining = ["import", "distributed"] if told_by_launcher or rank == 0 else []
-        assert in_order(stages, *joining, "first_batch", "train")
+        assert in_order(stages, "import", "distributed", "first_batch", "train")
         found.append(rows)
     assert sorted(path.name for path in (run_dir / "ranks").iterdir()) == ["00000.beat", "00001.beat"]
     return found
@@ -158,7 +157,7 @@ def test_lightning_starts_two_ranks_and_accumulates(tmp_path):
     """Its loggers get the last batch's loss; a step follows the mean of its batches."""
     words = (LIGHTNING, "--accumulate", "2", "--devices", "2")
     said = logged(auto.python(*words, env=auto.environment(tmp_path / "run"), cwd=tmp_path))
-    rows, others = of_two_ranks(tmp_path / "run", told_by_launcher=False)
+    rows, others = of_two_ranks(tmp_path / "run")
     assert [row.step for row in rows] == [row.step for row in others] == list(range(1, 13))
     halves = [each["divided"] for each in said if "divided" in each]
     assert [row.loss for row in rows] == [sum(halves[at : at + 2]) for at in range(0, 24, 2)]

@@ -72,7 +72,7 @@ def what_emit_stands_on() -> set[str]:
 
 def test_emit_stands_on_few_files() -> None:
     names = {Path(name).stem for name in what_emit_stands_on()}
-    assert names == {"__init__", "emit", "wire", "place", "record", "values"}
+    assert names == {"__init__", "emit", "wire", "place", "ranks", "record", "values"}
 
 
 @pytest.fixture(params=["same", "other"])

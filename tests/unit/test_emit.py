@@ -17,7 +17,7 @@ from harness.watch import heartbeat
 @pytest.fixture
 def run_dir(tmp_path, monkeypatch):
     """A run directory, and an emitter as it is in a fresh process."""
-    for name in ("RANK", "WORLD_SIZE", "HARNESS_RUN_ID", "HARNESS_ATTEMPT"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "HARNESS_RUN_ID", "HARNESS_ATTEMPT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HARNESS_RUN_DIR", str(tmp_path))
     monkeypatch.setattr(emit, "_given_up", False)
