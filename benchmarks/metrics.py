@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import http.client
 import json
@@ -25,7 +24,7 @@ from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.support import load, report, table
+from benchmarks.support import run_parts, table
 from harness.clock import SYSTEM
 from harness.watch.logtail import LogFollower
 from harness.watch.ranks import Ranks
@@ -319,17 +318,5 @@ PARTS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--write", action="store_true", help="put the results into benchmarks/results")
-    parser.add_argument("--quick", action="store_true", help="shorter: to see that it works")
-    arguments = parser.parse_args()
-    for part in arguments.parts or PARTS:
-        title, measure = PARTS[part]
-        busy = load()
-        report(title, "\n".join([*measure(quick=arguments.quick), "", f"({busy})"]), write=arguments.write)
-
-
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, PARTS)

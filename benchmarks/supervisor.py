@@ -8,7 +8,6 @@ All with real processes and default limits. `false` takes about six minutes (two
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -27,7 +26,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.support import load, report, table
+from benchmarks.support import run_parts, table
 from harness.watch import heartbeat
 from tests.support.env import REPOSITORY, clean_env
 
@@ -140,38 +139,11 @@ def evidence(*, quick: bool) -> list[str]:
 
 def false_incidents(*, quick: bool) -> list[str]:
     share = 0.2 if quick else 1.0
+    beside = [*TRAINER, "--beside-seconds", f"{60 * share}", "--every", "60", "--steps", "100", "--beside"]
     cases: list[tuple[str, list[str], int]] = [
         ("first step compiles for 40 s", [*TRAINER, "--first-seconds", f"{40 * share}", "--steps", "100"], 0),
-        (
-            "a checkpoint of 60 s",
-            [
-                *TRAINER,
-                "--beside",
-                "checkpoint",
-                "--beside-seconds",
-                f"{60 * share}",
-                "--every",
-                "60",
-                "--steps",
-                "100",
-            ],
-            0,
-        ),
-        (
-            "an evaluation of 60 s",
-            [
-                *TRAINER,
-                "--beside",
-                "eval",
-                "--beside-seconds",
-                f"{60 * share}",
-                "--every",
-                "60",
-                "--steps",
-                "100",
-            ],
-            0,
-        ),
+        ("a checkpoint of 60 s", [*beside, "checkpoint"], 0),
+        ("an evaluation of 60 s", [*beside, "eval"], 0),
         ("all cores kept busy by others", [*TRAINER, "--steps", f"{int(600 * share)}"], os.cpu_count() or 2),
         ("quickstart", [str(Path(sys.executable).parent / "nsa"), "train", "configs/quickstart.yaml"], 0),
     ]
@@ -297,22 +269,5 @@ PARTS: dict[str, tuple[str, Callable[..., list[str]]]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--write", action="store_true", help="into benchmarks/results")
-    parser.add_argument("--quick", action="store_true", help="shorter; not for the record")
-    args = parser.parse_args()
-    unknown = [part for part in args.parts if part not in PARTS]
-    if unknown:
-        parser.error(f"no part {unknown[0]!r}: there are {', '.join(PARTS)}")
-    for part in args.parts or PARTS:
-        title, measure = PARTS[part]
-        busy = load()
-        report(title, "\n".join([*measure(quick=args.quick), "", f"({busy})"]), write=args.write)
-
-
 if __name__ == "__main__":
-    main()
+    run_parts(__doc__, PARTS)

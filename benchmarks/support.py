@@ -1,4 +1,4 @@
-"""What the benchmarks share: the hardware in words, medians, tables, and the file of results.
+"""What the benchmarks share: the hardware in words, medians, tables, their parts, and the file of results.
 
 A result file, results/<date>-<hardware>.md, has one section per benchmark; writing replaces that benchmark's
 own section and leaves the others.
@@ -6,6 +6,7 @@ own section and leaves the others.
 
 from __future__ import annotations
 
+import argparse
 import datetime as dt
 import os
 import platform
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -71,3 +72,33 @@ def report(title: str, body: str, *, write: bool) -> None:
     kept = [part.strip() + "\n" for part in sections if not part.startswith(f"## {title}\n")]
     path.write_text("\n".join([*kept, section]))
     print(f"written to {path}")
+
+
+def parser_of(description: str, parts: Sequence[str]) -> argparse.ArgumentParser:
+    """The command line of a benchmark in parts."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts))
+    parser.add_argument("--write", action="store_true", help="into benchmarks/results")
+    parser.add_argument("--quick", action="store_true", help="shorter; not for the record")
+    return parser
+
+
+def asked(parser: argparse.ArgumentParser, parts: Sequence[str]) -> argparse.Namespace:
+    """What was asked for; all parts where none was named."""
+    args = parser.parse_args()
+    unknown = [part for part in args.parts if part not in parts]
+    if unknown:
+        parser.error(f"no part {unknown[0]!r}: there are {', '.join(parts)}")
+    args.parts = args.parts or list(parts)
+    return args
+
+
+def run_parts(description: str, parts: Mapping[str, tuple[str, Callable[..., list[str]]]]) -> None:
+    """Take the figures of the parts that were asked for, one after the other."""
+    args = asked(parser_of(description, tuple(parts)), tuple(parts))
+    for part in args.parts:
+        title, measure = parts[part]
+        busy = load()
+        report(title, "\n".join([*measure(quick=args.quick), "", f"({busy})"]), write=args.write)

@@ -13,7 +13,6 @@ pystack is no dependency of the project: pip install -c constraints.txt 'trainin
 
 from __future__ import annotations
 
-import argparse
 import functools
 import hashlib
 import itertools
@@ -36,12 +35,13 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.support import load, report, table
+from benchmarks.support import asked, load, parser_of, report, table
 from tests.support import variants, zoo
 from tests.support.env import clean_env
 from tests.support.stepping import stepping
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
 _OTHER_SECONDS = 10.0
@@ -556,15 +556,8 @@ PARTS: dict[str, tuple[str, Callable[[argparse.Namespace], list[str]]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, tuple(PARTS))
     parser.set_defaults(ended=False)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--write", action="store_true", help="into benchmarks/results")
-    parser.add_argument(
-        "--quick", action="store_true", help="a selection, in some minutes; not for the record"
-    )
     parser.add_argument(
         "--only", nargs="+", default=(), metavar="WORD", help="programs whose name holds a word"
     )
@@ -576,11 +569,8 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, default=variants.SEED, metavar="N", help="of variants and moments"
     )
-    args = parser.parse_args()
-    unknown = [part for part in args.parts if part not in PARTS]
-    if unknown:
-        parser.error(f"no part {unknown[0]!r}: there are {', '.join(PARTS)}")
-    for part in args.parts or PARTS:
+    args = asked(parser, tuple(PARTS))
+    for part in args.parts:
         title, measure = PARTS[part]
         busy, began = load(), time.monotonic()
         try:
