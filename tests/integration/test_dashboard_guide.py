@@ -217,6 +217,19 @@ def test_of_what_follows_from_something_worse_nobody_is_told(manager: Manager) -
     assert manager.silent("tickets") == set()
 
 
+@pytest.mark.needs("alertmanager", "amtool")
+def test_a_runbooks_silence_is_for_one_run_alone(manager: Manager) -> None:
+    page = (REPOSITORY / "docs" / "runbooks" / "GpuMemoryNearLimit.md").read_text()
+    (line,) = re.findall(r"^    (amtool .*)$", page, re.MULTILINE)
+    words = shlex.split(line.replace("127.0.0.1:9093", manager.address).replace("RUN_ID", "known"))
+    prometheus.amtool(*words[1:])
+    (silence,) = get(manager.address, "/api/v2/silences")
+    assert {(each["name"], each["value"], each["isRegex"]) for each in silence["matchers"]} == {
+        ("alertname", "GpuMemoryNearLimit", False),
+        ("run_id", "known", False),
+    }
+
+
 @pytest.mark.needs("alertmanager")
 def test_one_message_for_a_run_and_a_severity_whatever_the_number_of_ranks(manager: Manager) -> None:
     manager.fire(

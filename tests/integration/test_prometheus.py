@@ -331,6 +331,13 @@ def test_a_run_that_ends_well_is_no_alert(stack, announce):
     (step,) = stack.query(f'trainer_step{{run_id="{run_id}"}}')
     assert set(up["metric"]) == {"__name__", "instance", "job", "run_id"}
     assert set(step["metric"]) == {"__name__", "instance", "job", "rank", "run_id"}
+    # Where a runbook says that the run's directory is to be found.
+    (known,) = [
+        each["discoveredLabels"]
+        for each in stack.ask("targets")["activeTargets"]
+        if each["labels"].get("run_id") == run_id
+    ]
+    assert known["__meta_harness_run_dir"] == str(run.directory)
     (file,) = stack.targets.glob(f"{run_id}.*.json")
     (target,) = json.loads(file.read_text())[0]["targets"]
     with urllib.request.urlopen(f"http://{target}/metrics", timeout=20) as answer:

@@ -42,6 +42,12 @@ def test_an_alert_says_whom_to_call_and_what_to_read(name):
     assert page.startswith(f"# {name}\n")
     for part in ("**What it means.**", "**Look at.**", "**Do.**"):
         assert part in page
+    # Whoever is called at night finds the machine, the directory and the process from this page alone.
+    where = re.search(r"^\*\*Where\.\*\*.*?\n\n", page, re.MULTILINE | re.DOTALL)
+    if re.search(r"RUN_DIR|\bPID\b", page):
+        assert where is not None
+        assert where[0] in (REPOSITORY / "docs" / "runbooks" / "TrainerStalled.md").read_text()
+        assert page.index("**Where.**") < page.index("**Look at.**")
 
 
 @pytest.mark.parametrize("name", sorted(ALERTS))
