@@ -3,7 +3,7 @@
     python benchmarks/zoo.py [zoo] [variants] [time] [pause] [kill] [--write] [--quick] [--only WORD…]
 
 `zoo` runs every victim and look-alike of tests/zoo, and puts `py-spy dump`, `py-spy dump --subprocesses` and
-`pystack remote` beside it, on the same processes; `variants` what tests/support/variants.py makes of them.
+`pystack remote` beside it, on the same processes; `variants` what tests/support/variants makes of them.
 With --records FILE each outcome is appended there as it comes, and what already is there is not run again.
 Ctrl-C ends a part early: its table tells how many were run. `--quick` takes a selection, the same each time,
 some minutes a part. All variants take more than an hour on two cores; --count 500 some ten minutes.
