@@ -21,6 +21,7 @@ from harness.findings import Diagnosis, Finding
 from harness.render.text import spoken
 from harness.rules import (
     endings,
+    enough,
     flights,
     gpus,
     inside,
@@ -117,11 +118,12 @@ NOTES: tuple[NoteRule, ...] = (
 def diagnose(case: Case) -> Diagnosis:
     """What a Case says: findings by confidence, notes, and what could not be checked."""
     scene = Scene(View(case))
-    found = [finding for rule in RULES for finding in rule.judge(scene)]
+    found = [enough.weighed(scene, finding) for rule in RULES for finding in rule.judge(scene)]
     found.sort(key=lambda each: -each.confidence)
     kept = _distinct(found)
     if not kept or kept[0].confidence < CARRIES:
-        kept = [unknown(scene), *kept]
+        guess = kept[0] if kept and kept[0].confidence == enough.GUESS else None
+        kept = [unknown(scene, guess), *kept]
     target = scene.view.target
     age = target.process.age_seconds if target is not None else None
     return Diagnosis(

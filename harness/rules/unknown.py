@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from harness.rules.view import ProcessView
 
 
-def unknown(scene: Scene) -> Finding:
-    """What was seen, though it does not carry a verdict."""
+def unknown(scene: Scene, guess: Finding | None = None) -> Finding:
+    """What was seen, though it does not carry a verdict; `guess` is what it looks like."""
     evidence = []
+    if guess is not None and guess.evidence:
+        evidence.append(f"it looks like {guess.cause}, but {guess.evidence[0]}")
     for chain in scene.chains[:4]:
         for wait in [each for each in chain.waits if each.kind != "unseen"][:3]:
             at = f" at {say.place(wait.user)}" if wait.user is not None else ""
@@ -36,6 +38,8 @@ def unknown(scene: Scene) -> Finding:
         again = ("find the pid of the training: pgrep -af python",)
     elif unseen is not None and unseen.detail == "a kernel thread":
         again = ()
+    elif any(each.dumps and not each.has_trusted_locals for each in scene.subjects):
+        again = ("let it read variables: without --no-locals", *again)
     return Finding(
         state="unknown",
         cause="unknown",
