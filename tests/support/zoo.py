@@ -162,7 +162,7 @@ def wrong(expected: dict[str, Any], document: dict[str, Any]) -> list[str]:
     found = [
         f"{key} {verdict[key]!r}, expected {expected[key]!r}"
         for key in ("state", "cause")
-        if verdict[key] not in _several(expected[key])
+        if verdict[key] not in several_of(expected[key])
     ]
     blame = verdict["blame"] or {}
     if expected.get("blame") and blame.get("function") not in expected["blame"]:
@@ -188,7 +188,8 @@ def misplaced(path: Path, document: dict[str, Any]) -> list[str]:
     return [] if there and inside else [f"blames {blame['file']}:{blame['line']}, not this function's lines"]
 
 
-def _several(value: Any) -> list[Any]:
+def several_of(value: Any) -> list[Any]:
+    """What a TRUTH allows, which may be one thing."""
     return value if isinstance(value, list) else [value]
 
 

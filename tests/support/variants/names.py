@@ -6,7 +6,8 @@ import ast
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tests.support.variants.program import Program, functions_of, imported_by, methods_of, several_of
+from tests.support.variants.program import Program, functions_of, imported_by, methods_of
+from tests.support.zoo import several_of
 
 if TYPE_CHECKING:
     import random

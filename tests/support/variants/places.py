@@ -6,7 +6,8 @@ import ast
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tests.support.variants.program import Program, is_docstring, several_of
+from tests.support.variants.program import Program, is_docstring
+from tests.support.zoo import several_of
 
 if TYPE_CHECKING:
     import random

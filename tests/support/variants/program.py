@@ -86,7 +86,3 @@ def is_truth(node: ast.stmt) -> bool:
 
 def is_docstring(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def several_of(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
