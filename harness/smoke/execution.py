@@ -289,6 +289,12 @@ def diagnosed(verdict: Mapping[str, Any] | None) -> str:
     )
 
 
+def unseen(diagnosis: Mapping[str, Any]) -> str:
+    """What could not be looked at, where no cause was found; a GPU that is not there apart."""
+    told = [each for each in diagnosis.get("not_checked", ()) if each.get("what") != "gpu"]
+    return single_line("; ".join(f"{each.get('what')} not seen: {each.get('detail')}" for each in told[:2]))
+
+
 def over_budget(stage: Stage, verdict: Mapping[str, Any] | None) -> str:
     """Why a stage was ended."""
     told = diagnosed(verdict) or "it could not be looked at"

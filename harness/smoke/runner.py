@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from harness.errors import UsageError
 from harness.redaction import strike_out
 from harness.rundir import utc
-from harness.smoke.execution import Execution, diagnosed, environment, over_budget
+from harness.smoke.execution import Execution, diagnosed, environment, over_budget, unseen
 from harness.smoke.outcome import Outcome, Report
 
 if TYPE_CHECKING:
@@ -206,6 +206,8 @@ def _why(stage: Stage, ran: Ran, checks: Sequence[Check]) -> tuple[str, str]:
         return f"exit status {failed.seen.partition(' ')[0]}: {seen.last_line}", stage.remedy
     if failed.what == "exit":  # of several, the one that says more than a number
         failed = next((check for check in checks if not check.passed and check.what != "exit"), failed)
+    if failed.what == "incident" and (ran.verdict or {}).get("cause") == "unknown":
+        return failed.sentence, unseen(ran.diagnosis) or failed.remedy
     return failed.sentence, failed.remedy or stage.remedy
 
 

@@ -40,8 +40,6 @@ def run(task: Task) -> None:
     missing = [name for name in _PACKAGES if name not in _OPTIONAL and not _is_there(name)]
     if task.device == "cuda" and "torch" not in missing:
         _check_cuda()
-    if not _py_spy():
-        say("py-spy is not installed: of a stall only what the kernel and the trainer itself tell is seen")
     if missing:
         _refuse(missing)
     for name, folder in _folders(task).items():
@@ -54,6 +52,7 @@ def run(task: Task) -> None:
         open_files=1 << 20 if files == resource.RLIM_INFINITY else files,
         memory_free_gb=_memory_available_bytes() / 1e9,
         cores=len(os.sched_getaffinity(0)),
+        py_spy=_py_spy(),
     )
 
 
