@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LONG = 100_000
+START = (
+    *("boot", "config", "import", "distributed", "tokenizer", "dataset"),
+    *("model", "optimizer", "resume", "first_batch"),
+)
 
 
 def endless(folder: Path) -> Path:
@@ -251,6 +256,55 @@ def test_watched_by_the_harness_it_emits_what_it_does(tmp_path: Path) -> None:
     assert kinds.count("eval") == 3
     assert kinds.count("checkpoint") == 6
     assert not (out / "metrics.jsonl").exists()  # the harness writes it
+
+
+def test_a_start_that_hangs_in_the_import_of_torch_names_its_place(tmp_path: Path) -> None:
+    from harness.watch.heartbeat import Reader
+
+    config, out = tiny_run.config(tmp_path), tmp_path / "run"
+    out.mkdir()
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("import os\nos._exit(77)\n")
+    env = clean_env(HARNESS_RUN_DIR=str(out), HARNESS_RUN_ID="r1")
+    done = subprocess.run(
+        [sys.executable, "-m", "nsa", "train", str(config)],
+        env={**env, "PYTHONPATH": f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"},
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 77
+    with Reader(out / "ranks" / "00000.beat") as reader:
+        assert {entry.stage: None for entry in reader.drain().stages} == dict.fromkeys(START[:3])
+
+
+# Traced and run without code generation, which would take a C++ compiler and a minute.
+_TRACED = """
+import torch
+whole = torch.nn.Module.compile
+torch.nn.Module.compile = lambda self: whole(self, backend="aot_eager")
+"""
+
+
+def test_every_stage_of_the_start_is_told_and_a_compiled_model_trains_the_same(tmp_path: Path) -> None:
+    from harness.watch.heartbeat import Reader
+
+    config, out = tiny_run.config(tmp_path, eval={"every": 0}, checkpoint={"every": 0}), tmp_path / "run"
+    tiny_run.train_in_process(config, tmp_path / "plain", "train.steps=4")
+    out.mkdir()
+    process = tiny_run.Forked(
+        *("train", config, "--set", "train.steps=4", "--set", "train.compile=true"),
+        env=clean_env(HARNESS_RUN_DIR=str(out)),
+        first=_TRACED,
+    )
+    _, errors = process.communicate(timeout=150)
+    assert process.returncode == 0, errors
+    with Reader(out / "ranks" / "00000.beat") as reader:
+        drained = reader.drain()
+    told = list(dict.fromkeys(entry.stage for entry in drained.stages))
+    assert told == [*START, "compile", "train", "eval", "finish", "checkpoint"]
+    plain = [row["loss"] for row in tiny_run.rows(tmp_path / "plain")]
+    assert [row.loss for row in drained.rows] == pytest.approx(plain, rel=1e-5)
 
 
 @pytest.mark.parametrize(
