@@ -33,21 +33,27 @@ _MAX_LINE = 400
 _AROUND = 4
 # Of packages that the user's code calls: what waits, and what it was called from.
 _INNERMOST = 4
+_GIVEN = "<string>"  # the file of what `python -c` was given
+_CODE_OPTION = re.compile(r"-[bBdEiIOPqsSuvx]*c")
+_SHEBANG = re.compile(rb"#![^\n]*python")
 
 
 def around(proc: Proc, processes: Sequence[Process], samples: Sequence[Sample]) -> tuple[Source, ...]:
     """The functions of the user's frames in all dumps, each once."""
     by_pid = {process.pid: process for process in processes}
-    files: dict[str, tuple[list[str], float] | None] = {}
+    files: dict[tuple[int, str], tuple[list[str], float] | None] = {}
     found: dict[tuple[str, int], Source] = {}
     for pid, frame in _wanted(samples):
         if len(found) >= MAX_SOURCES:
             break
-        if frame.file not in files:
-            files[frame.file] = _read(proc, by_pid.get(pid), frame.file)
-        text = files[frame.file]
+        key = (pid if frame.file == _GIVEN else 0, frame.file)
+        if key not in files:
+            files[key] = _read(proc, by_pid.get(pid), frame.file)
+        text = files[key]
         if text is None or not 0 < frame.line <= len(text[0]):
             continue
+        if frame.file == _GIVEN and not any(_names(line, frame.function) for line in text[0]):
+            continue  # compiled from text while it ran, as a dataclass's methods are
         covered = any(
             each.file == frame.file
             and each.first_line <= frame.line <= each.last_line
@@ -138,7 +144,11 @@ def _of(thread: ThreadStack, owner: frames.Owner) -> list[Frame]:
 
 
 def _read(proc: Proc, process: Process | None, name: str) -> tuple[list[str], float] | None:
-    if process is None or name.startswith("<"):
+    if process is None:
+        return None
+    if name == _GIVEN:
+        return _given(process)
+    if name.startswith("<"):
         return None
     path = Path(name)
     if not path.is_absolute():
@@ -154,6 +164,21 @@ def _read(proc: Proc, process: Process | None, name: str) -> tuple[list[str], fl
     return None
 
 
+def _given(process: Process) -> tuple[list[str], float] | None:
+    """The code of `python -c`, from its command line."""
+    words = iter(process.command.value[1:] if isinstance(process.command, Reading) else ())
+    for word in words:
+        if _CODE_OPTION.fullmatch(word):
+            code = next(words, "")
+            # A worker that was spawned is begun so: that line is nobody's.
+            return None if code.startswith("from multiprocessing") else (code.splitlines(), 0.0)
+        if not word.startswith("-"):
+            return None
+        if word in ("-W", "-X"):
+            next(words, None)
+    return None
+
+
 def _lines(path: Path, owners: set[int]) -> tuple[list[str], float] | None:
     """The lines of a regular file; None if it is none, too large, or not for us to see."""
     # The last part may be a link (a checkout of links is common); what it leads to is checked below.
@@ -163,9 +188,12 @@ def _lines(path: Path, owners: set[int]) -> tuple[list[str], float] | None:
         for_all = bool(facts.st_mode & stat.S_IROTH)
         if not stat.S_ISREG(facts.st_mode) or not (for_all or facts.st_uid in owners - {0}):
             return None
-        if facts.st_size > _MAX_FILE_BYTES or not path.name.endswith((".py", ".pyw")):
+        if facts.st_size > _MAX_FILE_BYTES:
             return None
         data = os.pread(descriptor, _MAX_FILE_BYTES, 0)
+        # Not just any file that the target names: Python's, by its name or by its first line.
+        if not path.name.endswith((".py", ".pyw")) and not _SHEBANG.match(data):
+            return None
     finally:
         os.close(descriptor)
     return data.decode("utf-8", "replace").splitlines(), facts.st_mtime

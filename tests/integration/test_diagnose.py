@@ -124,3 +124,37 @@ def test_another_users_process_is_told_apart():
         done = completed([sys.executable, "-c", look, str(victim.pid)])
     assert "belongs to uid 0, we are uid 65534" in done.stdout, done.stderr
     assert done.stdout.rstrip().endswith("3)")
+
+
+_POLLS = """\
+import time
+
+def train():
+    ready = False
+    print("READY", flush=True)
+    while not ready:
+        time.sleep(0.3)
+
+train()
+"""
+
+
+@pytest.mark.parametrize("how", ["python -c", "a script without .py"])
+def test_code_without_a_file_of_its_own_is_read_as_well(how, tmp_path):
+    script = tmp_path / "train"
+    script.write_text(f"#!/usr/bin/env python3\n{_POLLS}")
+    begun = ["-c", _POLLS] if how == "python -c" else [str(script)]
+    victim = subprocess.Popen(
+        [sys.executable, *begun], stdout=subprocess.PIPE, text=True, env=clean_env(), cwd=tmp_path
+    )
+    try:
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == "READY\n"
+        done = harness("diagnose", str(victim.pid), "--json")
+    finally:
+        victim.kill()
+        victim.communicate()
+    verdict = json.loads(done.stdout)["verdict"]
+    assert (verdict["state"], verdict["cause"]) == ("hung", "sleep")
+    assert verdict["blame"]["function"] == "train"
+    assert "`time.sleep(0.3)`" in verdict["evidence"]
