@@ -1,7 +1,7 @@
 """One run at one moment, as metrics and the terminal see it: a frozen snapshot, made by whoever observes.
 
-Facts only: `build` puts together what was read elsewhere (`watch.ranks`, `watch.logtail`, the observer). What
-is not known is None or missing, never 0. Not here: reading anything, and how it is shown.
+Facts only. What is not known is None or missing, never 0. Not here: putting one together
+(`harness.supervise.viewing`, `harness.top.gather`), and how it is shown.
 """
 
 from __future__ import annotations
@@ -65,6 +65,11 @@ class RankState:
     def finished(self) -> bool:
         """Whether it said that it is done, or stopped on request: it did not just die."""
         return self.heartbeat.closed_status in ("finished", "stopped")
+
+    @property
+    def left(self) -> bool:
+        """Whether it came to an end of its own at least; a `sys.exit(1)` is one too."""
+        return self.finished or self.heartbeat.closed_status == ENDED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
