@@ -64,7 +64,8 @@ def inside() -> str:
         )
         taken.append(float(done.stdout))
     middle, low, high = support.spread(taken[1:])
-    return f"The statement itself: {middle * 1e3:.2f} ms (10-90 %: {low * 1e3:.2f}-{high * 1e3:.2f})."
+    itself = f"The statement itself: {middle * 1e3:.2f} ms (10-90 %: {low * 1e3:.2f}-{high * 1e3:.2f})."
+    return f"{itself}\nTo reach: importing harness.emit ≤ 5 ms over a bare interpreter."
 
 
 def calls(repeats: int) -> str:
@@ -108,9 +109,11 @@ def calls(repeats: int) -> str:
     rows.append(["emit.step without HARNESS_RUN_DIR", f"{unwatched * 1e6:.2f}", ""])
     rows.append(["five Gauge.set, multiprocess mode", f"{_multiprocess(repeats) * 1e6:.2f}", ""])
     ratio = middles["emit.step, all values"] / middles["five prometheus_client Gauge.set"]
+    step_us = middles["emit.step, all values"] * 1e6
     return (
         support.table(["call", "median µs", "10-90 %"], rows)
-        + f"\n\nemit.step over five gauges: {ratio:.2f}."
+        + f"\n\nTo reach: emit.step ≤ 1.5 µs. Measured: {step_us:.2f} µs."
+        + f"\nTo reach: over five gauges ≤ 0.5. Measured: {ratio:.2f}."
     )
 
 
