@@ -66,11 +66,6 @@ class RankState:
         """Whether it said that it is done, or stopped on request: it did not just die."""
         return self.heartbeat.closed_status in ("finished", "stopped")
 
-    @property
-    def left(self) -> bool:
-        """Whether it came to an end of its own at least; a `sys.exit(1)` is one too."""
-        return self.finished or self.heartbeat.closed_status == ENDED
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandView:
