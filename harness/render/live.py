@@ -152,7 +152,7 @@ def _age(view: RunView, now: float) -> list[Piece]:
     """Since when nothing has moved: faint while that is as it should be."""
     if view.stalled_since_wall_seconds is not None:
         age = max(0.0, now - view.stalled_since_wall_seconds)
-        return [Piece(text=f"· stalled for {text.duration(age)}", tone="bad", weight=98)]
+        return [Piece(text=f"· stalled for {text.duration(age)}", tone="bad", weight=_ALWAYS)]
     moved = view.last_progress_wall_seconds
     state = view.laggard
     if moved is None or (state is None and view.ranks):

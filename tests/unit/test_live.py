@@ -65,6 +65,8 @@ def test_the_age_turns_visible_against_its_limit(age, tone):
 def test_a_stall_is_said_even_where_there_is_little_room():
     view = dataclasses.replace(views.view(), stalled_since_wall_seconds=NOW - 72)
     assert line(view, 45) == "train  step 128/400  · stalled for 1:12"
+    assert line(view, 30) == "train  · stalled for 1:12"
+    assert line(view, 20) == "· stalled for 1:12"
 
 
 def test_the_slowest_rank_is_named():
