@@ -30,10 +30,11 @@ steps = st.fixed_dictionaries(
         "phase_seconds": st.dictionaries(st.sampled_from(wire.PHASES), seconds),
     },
 )
-# A folder that all examples of a test share.
-FIXTURES = [HealthCheck.function_scoped_fixture]
 quick = settings(
-    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    # A folder that all examples of a test share.
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
