@@ -21,6 +21,7 @@ Tone = Literal["plain", "strong", "faint", "good", "warn", "bad"]
 
 AGE_SHOWN_SECONDS = 5.0  # an age above this is worth a look where no limit is known
 _BAR_WIDEST, _BAR_NARROWEST = 30, 8
+_BAR_BEGINS = "━╸#"
 _ALWAYS = 100
 
 
@@ -71,6 +72,21 @@ def live_pieces(
     if len(pieces) == 1 and room < 0:
         laid = [_with_text(laid[0], set_cell_size(laid[0].text, max(0, width)))]
     return tuple(laid)
+
+
+def bar_pieces(view: RunView, width: int, *, plain_ascii: bool = False) -> tuple[Piece, ...]:
+    """How far it is, as a line of its own; nothing where that is not known."""
+    state, steps = view.lead, view.steps
+    if state is None or state.heartbeat.step is None or not steps:
+        return ()
+    share = min(1.0, max(0.0, state.heartbeat.step / steps))
+    drawn = _bar(share, max(_BAR_NARROWEST, width - len(" 100 %")), plain_ascii=plain_ascii)
+    return (*drawn, Piece(text=f" {int(share * 100)} %"))
+
+
+def has_bar(pieces: tuple[Piece, ...]) -> bool:
+    """Whether there was room for a bar among the pieces of `live_pieces`."""
+    return any(piece.text[:1] in _BAR_BEGINS for piece in pieces if piece.text)
 
 
 def _pieces(view: RunView, now: float) -> list[Piece]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from harness.render import text
-from harness.render.live import Piece, live_pieces, loss_words
+from harness.render.live import Piece, bar_pieces, has_bar, live_pieces, loss_words
 from harness.render.pieces import TONES, Line, cut, fitting, wrapped
 from harness.render.rank_lines import rank_lines
 from harness.render.spark import Pick, spark
@@ -35,7 +35,8 @@ _LOW = 20  # a screen of fewer lines
 def screen(view: TopView, width: int, height: int | None, *, plain_ascii: bool = False) -> list[Line]:
     """The lines of one run, each at most `width` cells; at most `height` of them, or as many as there are."""
     width = max(20, width)
-    head = [_title(view, width), _where(view, width, plain_ascii), *_verdicts(view, width, height)]
+    low = height is not None and height < _LOW
+    head = [_title(view, width), *_where(view, width, plain_ascii, low=low), *_verdicts(view, width, low=low)]
     blocks = [
         _curves(view, width, plain_ascii),
         _breakdown(view, width),
@@ -84,11 +85,13 @@ def _title(view: TopView, width: int) -> Line:
     return (state, Piece(text=f" · {fitting([*map(text.single_line, words)], room)}"))
 
 
-def _where(view: TopView, width: int, plain_ascii: bool) -> Line:
-    """The live line while it runs, else how it ended."""
+def _where(view: TopView, width: int, plain_ascii: bool, *, low: bool) -> list[Line]:
+    """The live line while it runs, else how it ended; and the bar below it, where it has no room in it."""
     if view.going:
         now = view.view.taken_wall_seconds
-        return live_pieces(view.view, width, now_wall_seconds=now, plain_ascii=plain_ascii)
+        live = live_pieces(view.view, width, now_wall_seconds=now, plain_ascii=plain_ascii)
+        bar = bar_pieces(view.view, min(width, _WIDEST_CURVE), plain_ascii=plain_ascii)
+        return [live] if low or not bar or has_bar(live) else [live, bar]
     lead = view.view.lead
     beat = lead.heartbeat if lead is not None else None
     at = ""
@@ -96,10 +99,10 @@ def _where(view: TopView, width: int, plain_ascii: bool) -> Line:
         total = f"/{view.view.steps}" if view.view.steps else ""
         step = f" step {beat.step}{total}" if beat.step is not None else ""
         at = f" · last seen in {text.single_line('/'.join(filter(None, (beat.stage, beat.phase))))}{step}"
-    return (Piece(text=text.single_line(view.sentence) + at),)
+    return [(Piece(text=text.single_line(view.sentence) + at),)]
 
 
-def _verdicts(view: TopView, width: int, height: int | None) -> list[Line]:
+def _verdicts(view: TopView, width: int, *, low: bool) -> list[Line]:
     """What is wrong now, where anything is."""
     found: list[Line] = []
     if view.state == "unsupervised":
@@ -107,8 +110,8 @@ def _verdicts(view: TopView, width: int, height: int | None) -> list[Line]:
     for each in view.incidents:
         if each.open and view.going:
             label = f"incident {each.name}  "
-            most = 2 if height is not None and height < _LOW else _VERDICT_LINES
-            first, *more = wrapped(text.single_line(each.verdict), width - len(label), width - 2, most)
+            words, most = text.single_line(each.verdict), 2 if low else _VERDICT_LINES
+            first, *more = wrapped(words, width - len(label), width - 2, most)
             found.append((Piece(text=label, tone="bad"), Piece(text=first)))
             found += [(Piece(text=f"  {line}"),) for line in more]
     found += [(Piece(text=text.single_line(note), tone="warn"),) for note in view.notes[:2]]
@@ -165,13 +168,13 @@ def _breakdown(view: TopView, width: int) -> list[Line]:
     if past.phase_steps and past.phase_step_seconds > 0:
         shares = sorted(past.phase_seconds.items(), key=lambda each: -each[1])
         known = sum(past.phase_seconds.values())
-        other = past.phase_step_seconds - known
-        if other > 0.005 * past.phase_step_seconds:
-            shares.append(("other", other))
+        # An evaluation between steps is a phase, and no part of what the steps took.
+        whole = max(known, past.phase_step_seconds)
+        shares.append(("other", whole - known))
         words = [
-            f"{text.single_line(name)} {100 * seconds / past.phase_step_seconds:.0f} %"
+            f"{text.single_line(name)} {100 * seconds / whole:.0f} %"
             for name, seconds in shares
-            if seconds >= 0.005 * past.phase_step_seconds
+            if seconds >= 0.005 * whole
         ]
         took = text.short_seconds(past.phase_step_seconds / past.phase_steps)
         lines.append(_labelled("step", took, fitting(words, width - _LABEL - _NUMBER - 1)))

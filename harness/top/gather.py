@@ -23,7 +23,7 @@ from harness.supervise.gpus import GpuWatch
 from harness.supervise.incidentstore import INCIDENT_FILE, parse_incident
 from harness.supervise.standing import Standing, stand
 from harness.top.history import MetricsTail
-from harness.top.model import IncidentLine, RunLine, TopView
+from harness.top.model import History, IncidentLine, RunLine, TopView
 from harness.watch.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.clock import Clock
+    from harness.snapshot import RankState
 
 _STAND_SECONDS = 1.0
 _STAND_SHARE = 0.03  # of a core, at most: the records of a thousand ranks take a while to read
@@ -68,7 +69,7 @@ class Source:
         size, grown, lines = _tail(self._run.output_log)
         record, last = standing.record, standing.record.last_attempt
         lead = next((each for each in states if each.alive), states[0] if states else None)
-        row = lead.heartbeat.last if lead is not None else None
+        past = self._metrics.poll()
         began = _seconds(last.started_at if last is not None else record.created_at)
         pids = {each.heartbeat.pid for each in states} | {standing.pid}
         readings = self._gpus.readings if self._gpus is not None else ()
@@ -98,8 +99,8 @@ class Source:
             command=shlex.join(record.command),
             attempt=record.attempt,
             view=view,
-            scheduled_rate=scheduled_rate(lead.heartbeat.schedule, row.step) if lead and row else None,
-            history=self._metrics.poll(),
+            scheduled_rate=_scheduled(lead, past) if lead is not None else None,
+            history=past,
             incidents=self._incidents,
             incident_count=standing.incident_count,
             log_path=str(standing.log),
@@ -144,6 +145,14 @@ class Source:
             if len(found) == _INCIDENTS:
                 break
         self._incidents: tuple[IncidentLine, ...] = tuple(found)
+
+
+def _scheduled(lead: RankState, past: History) -> float | None:
+    """At the last step whose rate is shown: rows are written a moment after the record has moved on."""
+    row = lead.heartbeat.last
+    known = [step for step, rate in zip(past.steps, past.learning_rate, strict=True) if rate is not None]
+    at = known[-1] if known else row.step if row is not None else None
+    return scheduled_rate(lead.heartbeat.schedule, at) if at is not None else None
 
 
 def _incident_folders(run: RunDirectory) -> Iterator[Path]:

@@ -51,7 +51,7 @@ class TopView:
     command: str
     attempt: int
     view: RunView
-    scheduled_rate: float | None = None  # of the last step, by the declared schedule
+    scheduled_rate: float | None = None  # of the last step of `history`, by the declared schedule
     history: History = field(default_factory=History)
     incidents: tuple[IncidentLine, ...] = ()  # newest first
     incident_count: int = 0
