@@ -22,18 +22,6 @@ MAX_BUCKETS = 2_000
 Start: TypeAlias = Literal["", "gap", "lap"]
 Numbers: TypeAlias = "list[float | None]"
 
-# The columns, in the order of the page.
-SERIES = (
-    "loss",
-    "lr",
-    "grad_norm",
-    "tokens_per_second",
-    "step_seconds",
-    "resident_bytes",
-    "gpu_allocated_bytes",
-    "gpu_reserved_bytes",
-    "gpu_peak_bytes",
-)
 MAX_PHASES = 12
 OTHER_PHASES = "other"
 
