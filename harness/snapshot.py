@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from harness.wire import COMMAND_STAGE
+from harness.wire import COMMAND_STAGE, ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -65,6 +65,11 @@ class RankState:
     def finished(self) -> bool:
         """Whether it said that it is done, or stopped on request: it did not just die."""
         return self.heartbeat.closed_status in ("finished", "stopped")
+
+    @property
+    def left(self) -> bool:
+        """Whether it came to an end of its own at least; a `sys.exit(1)` is one too."""
+        return self.finished or self.heartbeat.closed_status == ENDED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,8 @@ STAGES = (
 )  # fmt: skip
 # Where a trainer stands that said nothing of it: it is judged by its log and activity, not by its record.
 COMMAND_STAGE = "command"
+# How a record is closed by `harness.auto`: the interpreter came to its end, whatever its exit status is.
+ENDED = "ended"
 PHASES = ("data", "forward", "backward", "optimizer", "checkpoint", "eval", "other")
 OTHER_PHASE = len(PHASES) - 1
 

@@ -20,7 +20,7 @@ import weakref
 from _thread import get_ident
 from time import monotonic
 
-from harness import wire
+from harness import place, wire
 from harness.auto import clockwork, reading
 from harness.auto.clockwork import StepClock
 from harness.auto.steps import Steps, was_skipped
@@ -209,6 +209,21 @@ class Recorder:
         if self._base == "train":
             self._flush(wait=False)
             self._set_base("finish")
+        if place.is_worker():  # a rank that multiprocessing forked calls nothing more than this
+            self.ended()
+
+    def ended(self) -> None:
+        """The interpreter is at its end; with which status it exits is not known here.
+
+        Except for one that an exception ends: its record stays open, as a crash leaves it, and as `os._exit`
+        and a signal do.
+        """
+        try:
+            ours = self._claimed and self._emit._told is not None  # noqa: SLF001
+            if ours and not hasattr(sys, "last_value"):
+                self._emit.close(wire.ENDED)
+        except Exception:  # noqa: BLE001 (never into the trainer)
+            return
 
     # ── phases ─────────────────────────────────────────────────────────────────────────────────────────────
 

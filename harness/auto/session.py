@@ -5,6 +5,7 @@ child sleep until they join a process group: then they are ranks. A trainer clai
 so that an import that hangs is seen; it is provisional until the process trains.
 """
 
+import atexit
 import os
 import sys
 
@@ -27,5 +28,6 @@ def begin() -> Finder | None:
         recorder.sleep()
     else:
         recorder.claim()
+    atexit.register(recorder.ended)  # before torch's own: called after them
     finder.catch_up()
     return finder

@@ -14,8 +14,8 @@ Follows the process's records (if its environment names a HARNESS_RUN_DIR), else
 serves its metrics; keeps the evidence of stalls. It ends when the process ends, and never touches it: neither
 its end nor Ctrl-C does the training any harm.
 
-exit status: 0 it ended well, or was progressing when left; 1 it was stalled, or ended without having
-finished; 2 no such process, or a mistake on the command line.
+exit status: 0 it ended well, or by itself where nobody can know its status, or was progressing when left;
+1 it was stalled, or ended without having finished; 2 no such process, or a mistake on the command line.
 
 examples:
   harness watch 4711

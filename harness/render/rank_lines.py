@@ -102,7 +102,7 @@ def _gone(view: TopView) -> dict[int, str]:
     return {
         each.rank: f"gone{f': {each.heartbeat.closed_status}' if each.heartbeat.closed_status else ''}"
         for each in view.view.ranks
-        if not each.alive and not each.finished
+        if not each.alive and not each.left
     }
 
 
@@ -140,7 +140,7 @@ def _alike(ranks: Sequence[RankState], now: float, marks: Mapping[int, str]) -> 
             beat.stage,
             beat.phase if age > AGE_SHOWN_SECONDS else None,
             beat.step if each.rank in marks else None,
-            each.alive or each.finished,
+            each.alive or each.left,
             each.rank in marks,
             int(math.log2(max(1.0, age / AGE_SHOWN_SECONDS))),
         )

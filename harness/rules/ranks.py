@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from harness.evidence import Reading
 from harness.rules import flights, say, spawned, working
 from harness.rules.progress import by_counter, by_record
+from harness.wire import ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,7 +150,7 @@ def dead_ranks(scene: Scene) -> list[str]:
             gone += [
                 f"rank {record.get('rank')} (pid {record.get('pid')}) has ended"
                 for record in sample.records.value
-                if record.get("pid") not in here and record.get("closed_status") is None
+                if record.get("pid") not in here and record.get("closed_status") in (None, ENDED)
             ]
     return gone
 

@@ -31,6 +31,7 @@ from harness.watch.activity import descendants, read_counters
 from harness.watch.logtail import LogFollower
 from harness.watch.procstat import boot_id
 from harness.watch.ranks import Ranks
+from harness.wire import ENDED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,9 +155,18 @@ class Watching:
         return [state for state in self._states if state.heartbeat.closed_status is None]
 
     @property
+    def _by_itself(self) -> list[RankState]:
+        """Ranks that came to their interpreter's end: well, or with a status of their own."""
+        return [state for state in self._states if state.heartbeat.closed_status == ENDED]
+
+    @property
     def _well(self) -> bool:
         """Whether an end now is a good one, as far as can be told without the exit status."""
         return self._observer.open_incident is None and not self._unfinished
+
+    @property
+    def _verdict(self) -> str:
+        return "failed" if not self._well else "ended" if self._by_itself else "finished"
 
     def _ended(self) -> int:
         stalled = self._observer.open_incident is not None
@@ -167,8 +177,13 @@ class Watching:
         if unfinished:
             last = unfinished[0].heartbeat
             words = f"without having finished: rank {last.rank} in {last.stage}, step {last.step}"
+        elif stalled:
+            words = "while it was stalled"
+        elif self._by_itself:
+            last = self._by_itself[0].heartbeat
+            words = f"by itself: rank {last.rank} after step {last.step}; its exit status is not known"
         else:
-            words = "while it was stalled" if stalled else "after its trainer said so" if self._states else ""
+            words = "after its trainer said so" if self._states else ""
         self._say(f"process {self._target.pid} ended {words}".rstrip() + f" · {self.shown}")
         return 0 if well else 1
 
@@ -222,7 +237,7 @@ class Watching:
             taken_wall_seconds=SYSTEM.wall(),
             attempt=self._attempt,
             started_wall_seconds=first.opened_wall_seconds if first else self._started_at,
-            status="running" if alive else "finished" if self._well else "failed",
+            status="running" if alive else self._verdict,
             host=self._record.host,
             info=viewing.with_device({"name": self._record.name}, self._gpus, self._states),
             ranks=self._states,
@@ -230,7 +245,7 @@ class Watching:
             if command is None
             else CommandView(
                 alive=alive,
-                finished=not alive and self._well,
+                finished=not alive and self._well and not self._by_itself,
                 started_wall_seconds=self._started_at,
                 last_progress_wall_seconds=command.moved_at_wall_seconds,
                 cpu_seconds=_cpu_seconds(self._target.pid),

@@ -273,6 +273,44 @@ def test_a_fork_and_a_spawned_worker_are_not_the_trainer(bare, project, tmp_path
 
 
 @pytest.mark.parametrize(
+    ("how", "status", "closed"),
+    [
+        ("pass", 0, "ended"),
+        ("sys.exit(3)", 3, "ended"),  # never "finished": which status it is, the interpreter does not tell
+        ("raise ValueError('planted')", 1, None),
+        ("raise KeyboardInterrupt", -2, None),
+        ("os._exit(0)", 0, None),
+        ("os.kill(os.getpid(), 15)", -15, None),
+        ("import threading; threading.Thread(target=time.sleep, args=(0.3,)).start()", 0, "ended"),
+        ("from harness import emit; emit.open()", 0, None),  # the trainer's own from there on
+    ],
+)
+def test_a_record_says_that_the_interpreter_came_to_its_end(how, status, closed, project, tmp_path):
+    (project / "train.py").write_text(f"import accelerate, os, sys, time\n{how}\n")
+    env = auto.environment(tmp_path / "run", PYTHONPATH=str(REPOSITORY))
+    auto.run(sys.executable, "train.py", env=env, cwd=project, status=status)
+    assert auto.recorded(tmp_path / "run")[2].closed_status == closed
+
+
+@pytest.mark.parametrize("kind", ["fork", "spawn"])
+def test_a_rank_that_multiprocessing_starts_says_so_too(kind, project, tmp_path):
+    (project / "train.py").write_text(
+        "import accelerate, multiprocessing, sys\n"
+        "def rank():\n"
+        "    import accelerate\n"
+        "    recorder = next(each for each in sys.meta_path if hasattr(each, '_recorder'))._recorder\n"
+        "    recorder.wake(); recorder.claim(rank=1, world_size=2)\n"
+        "    recorder._begin_training()\n"
+        "if __name__ == '__main__':\n"
+        f"    child = multiprocessing.get_context({kind!r}).Process(target=rank)\n"
+        "    child.start(); child.join(); assert child.exitcode == 0\n"
+    )
+    auto.run(sys.executable, "train.py", env=auto.environment(tmp_path / "run"), cwd=project)
+    _, stages, beat = auto.recorded(tmp_path / "run", 1)
+    assert (stages[-1], beat.closed_status) == ("finish", "ended")
+
+
+@pytest.mark.parametrize(
     ("command", "role"),
     [
         ("python train.py", "trainer"),

@@ -5,13 +5,15 @@ No torch is needed: an empty `accelerate` has the process claim its record, and 
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import auto, stalls
 from tests.support import run as runs
-from tests.support import stalls
+from tests.support.env import clean_env
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
@@ -73,6 +75,49 @@ def test_a_trainer_that_goes_on_to_train_is_judged_by_its_record_again(start):
     )
     opened = stalls.wait_for_incident(run.directory)
     assert (opened["stage"], opened["step"]) == ("train", 39)
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "words"),
+    [
+        ("pass", 0, "ended by itself: rank 0 after step 19; its exit status is not known"),
+        ("sys.exit(3)", 0, "ended by itself: rank 0 after step 19; its exit status is not known"),
+        ("raise ValueError", 1, "ended without having finished: rank 0"),
+    ],
+)
+def test_watched_an_end_of_its_own_is_told_from_a_crash_and_never_called_finished(
+    end, status, words, tmp_path
+):
+    (tmp_path / "accelerate.py").write_text("")
+    (tmp_path / "train.py").write_text(
+        "import sys, accelerate\n"
+        "recorder = next(each for each in sys.meta_path if hasattr(each, '_recorder'))._recorder\n"
+        "recorder._begin_training()\n"
+        "for n in range(20): recorder._emit.step(n)\n"
+        "print('on', flush=True); sys.stdin.read()\n"
+        f"{end}\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "train.py"],
+        env=auto.environment(tmp_path / "run"),
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as trainer:
+        assert trainer.stdin is not None
+        assert trainer.stdout is not None
+        assert trainer.stdout.readline() == "on\n"
+        command = [*runs.HARNESS, "watch", str(trainer.pid), "--metrics-port", "0"]
+        with subprocess.Popen(
+            command, env=clean_env(), cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        ) as watcher:
+            assert watcher.stdout is not None
+            assert "watching process" in watcher.stdout.readline()
+            trainer.stdin.close()
+            said = watcher.stdout.read()
+            assert (watcher.wait(60), words in said) == (status, True), said
 
 
 def test_where_it_could_not_get_in_the_terminal_says_so(start, tmp_path):

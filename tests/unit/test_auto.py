@@ -177,5 +177,6 @@ def test_auto_stands_on_the_standard_library_and_emit_alone(tmp_path):
     assert {name for name in names if not name.startswith("harness.auto")} == {
         "harness",
         "harness.emit",
+        "harness.place",
         "harness.wire",
     }
