@@ -62,6 +62,7 @@ def main():
             break
     accelerator.wait_for_everyone()
     accelerator.save_state("state")
+    model, optimizer = accelerator.free_memory(model, optimizer)  # before the group, as in plain.py
     accelerator.end_training()
 
 

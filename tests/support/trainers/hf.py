@@ -72,7 +72,11 @@ def main():
         callbacks=callbacks,
     )
     trainer.train(resume_from_checkpoint="--resume" in sys.argv or None)
-    trainer.accelerator.end_training()  # torch may abort a process that ends within its group
+    # torch may abort a process that ends within its group, or hang where DDP outlives it (plain.py).
+    accelerator = trainer.accelerator
+    del trainer
+    accelerator.free_memory()
+    accelerator.end_training()
 
 
 if __name__ == "__main__":

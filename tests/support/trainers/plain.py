@@ -54,6 +54,9 @@ def main():
         schedule.step()
     torch.save(model.state_dict(), "model.pt")
     if args.ranks:
+        # DDP first: its reducer, left as the last to hold the group, joins gloo's threads with the GIL held,
+        # and one of them may wait for it (torch 2.13, without a harness: five ends of thirteen under load).
+        del model
         torch.distributed.destroy_process_group()
 
 

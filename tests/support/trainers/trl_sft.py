@@ -75,7 +75,11 @@ def main():
     if "--stall-at" in sys.argv:
         trainer.data_collator = Collator(trainer.data_collator, int(sys.argv[-1]))
     trainer.train()
-    trainer.accelerator.end_training()  # torch may abort a process that ends within its group
+    # torch may abort a process that ends within its group, or hang where DDP outlives it (plain.py).
+    accelerator = trainer.accelerator
+    del trainer
+    accelerator.free_memory()
+    accelerator.end_training()
 
 
 if __name__ == "__main__":
