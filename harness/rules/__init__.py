@@ -20,6 +20,7 @@ from harness.evidence import Reading
 from harness.findings import Diagnosis, Finding
 from harness.render.text import spoken
 from harness.rules import (
+    activity,
     endings,
     enough,
     flights,
@@ -96,8 +97,8 @@ RULES: tuple[Rule, ...] = (
     Rule(judge=outside.children, causes=("child-wait",)),
     Rule(judge=outside.sleeping, causes=("sleep", "retry-sleep")),
     Rule(judge=outside.native, causes=("native-wait", "event-wait")),
-    Rule(judge=working.compiling, causes=("compiling",)),
-    Rule(judge=working.slow_io, causes=("slow-io",)),
+    Rule(judge=activity.compiling, causes=("compiling",)),
+    Rule(judge=activity.slow_io, causes=("slow-io",)),
     Rule(judge=spins.busy, causes=("python-spin", "native-spin", "healthy", "slow-progress")),
     Rule(judge=working.progressing, causes=("healthy", "slow-progress", "slow-io")),
     Rule(judge=working.stands_elsewhere, causes=("healthy",)),

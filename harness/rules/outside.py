@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
-from harness.rules import lockfiles, say, working
+from harness.rules import activity, lockfiles, say
 from harness.rules.progress import ends
 from harness.rules.runs import runs_again
 from harness.rules.threads import code_frames
@@ -116,7 +116,7 @@ def children(scene: Scene) -> Iterator[Finding]:
                     )
                 elif does.kind != "unseen":
                     facts.append(f"pid {below.pid} waits for {say.waits_for(does)}{_of_pipe(below, process)}")
-        works = working.works(scene, child) if child is not None else ""
+        works = activity.works(scene, child) if child is not None else ""
         yield say.finding(
             scene,
             chain,

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
-from harness.rules import flights, say, spawned, working
+from harness.rules import activity, flights, say, spawned
 from harness.rules.progress import by_counter, by_record
 from harness.wire import ENDED
 
@@ -35,7 +35,7 @@ def collectives(scene: Scene) -> Iterator[Finding]:
     if not waiting or _any_moves(scene):
         return
     absent_chains = [each for each in scene.chains if id(each.begin.thread.process) not in waiting]
-    if any(working.goes_on(scene, each) for each in absent_chains):
+    if any(activity.goes_on(scene, each) for each in absent_chains):
         return  # the others wait for one that does its work
     ranks = [each for each in scene.view.ranks if id(each) in chains]
     in_it = [chains[id(each)] for each in ranks if id(each) in waiting]
