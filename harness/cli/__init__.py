@@ -7,6 +7,8 @@ Not here: what any command does.
 from __future__ import annotations
 
 import argparse
+import codecs
+import errno
 import importlib
 import os
 import sys
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 USAGE = 2
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 INTERRUPTED = 130
 
 
@@ -85,11 +88,14 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+# For a terminal or a locale that has no better: what our lines are drawn with. Of names there is no end: "?".
+_IN_ASCII = {"·": "-", "→": "->", "←": "<-", "…": "...", "─": "-", "✓": "+", "✗": "x"}
 _NEEDED = ("prometheus_client", "psutil", "rich", "yaml")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
+    _settle_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen = next((each for each in COMMANDS if arguments[:1] == [each.name]), None)
     try:
@@ -109,6 +115,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno in _FULL:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            print(f"harness: standard output cannot be written: {error.strerror}", file=sys.stderr)
+            return HarnessError.exit_status
         if os.environ.get("HARNESS_TRACEBACK"):
             raise
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
@@ -129,6 +139,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return HarnessError.exit_status
+
+
+def _settle_streams() -> None:
+    """See that there are standard streams, and that no character ends the program."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # noqa: PERF203 -- `>&-`: the next file opened would take its place, and be written to
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    codecs.register_error("harness", _plainly)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 -- open as long as the program
+        reconfigure = getattr(getattr(sys, name), "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="harness")
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """What is written instead of characters that the encoding lacks."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_IN_ASCII.get(each, "?") for each in error.object[error.start : error.end]), error.end
 
 
 def _folder_is_gone() -> bool:

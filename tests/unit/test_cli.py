@@ -92,6 +92,66 @@ def test_a_current_folder_that_was_removed_is_one_line(tmp_path: Path, command: 
     assert done.stderr == "harness: the current folder has been removed. cd to one that is there\n"
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_standard_streams_change_no_status_and_no_file(tmp_path: Path, closed: str) -> None:
+    """Else the next file to be opened, a lock or a socket, would be standard output."""
+    command = f"{sys.executable} -m harness run --run-dir run --metrics-port off -- sh -c 'echo said; exit 3'"
+    done = subprocess.run(
+        ["sh", "-c", f"{command} {closed}"],
+        cwd=tmp_path,
+        env=clean_env(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert (tmp_path / "run/log/output.log").read_text() == "said\n"
+    assert json.loads((tmp_path / "run/run.json").read_text())["attempts"][-1]["exit_status"] == 3
+    status = f"{sys.executable} -m harness status run {closed}"
+    assert subprocess.run(["sh", "-c", status], cwd=tmp_path, env=clean_env(), timeout=60, check=True)
+
+
+def test_a_full_disk_behind_standard_output_is_one_line(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", "status", str(tmp_path / "run")],
+            env=clean_env(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 125
+    assert done.stderr == "harness: standard output cannot be written: No space left on device\n"
+
+
+def test_an_encoding_without_our_characters_gets_plain_ones(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    ascii_only = clean_env(LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    for arguments, words in (
+        (("run",), b"FINISHED - exit status 0"),
+        ((b"gone\xc3\xbc",), b"gone??: no such"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", "status", *arguments],
+            cwd=tmp_path,
+            env=ascii_only,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert words in done.stdout + done.stderr
+        assert b"fault" not in done.stderr
+
+
+def make_run(folder: Path) -> None:
+    command = ("run", "--run-dir", str(folder / "run"), "--metrics-port", "off", "--", "true")
+    assert harness(*command).returncode == 0
+
+
 def test_the_version_is_told() -> None:
     assert harness("--version").stdout.startswith("harness ")
 
