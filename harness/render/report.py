@@ -225,7 +225,8 @@ def _curves(report: Report, shown: list[Chart]) -> Iterator[str]:
 
 def _figure(chart: Chart) -> Iterator[str]:
     """One chart: its caption and key, and a place for the script to draw in."""
-    words = f'<span class="unit">{parts.esc(chart.unit_words)}</span>' if chart.unit_words else ""
+    cut = f'<span id="cut-{chart.id}"></span>'  # the script says there where the axis ends before a spike
+    words = f'<span class="unit">{parts.esc(chart.unit_words)}{cut}</span>' if chart.unit_words else ""
     yield f'<figure class="card" data-chart="{chart.id}"><figcaption><b>{chart.title}</b>{words}'
     yield f'<span class="unit" id="at-{chart.id}"></span>'
     if chart.data["log"]:

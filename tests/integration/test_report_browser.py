@@ -150,6 +150,35 @@ def test_what_was_done_again_is_in_a_stack_once(browser, tmp_path):
     assert twice == once != "0,0,0,0"
 
 
+def test_a_long_pause_does_not_hide_what_a_step_is_made_of(browser, tmp_path):
+    text = rows(range(1, 401)).decode().splitlines()
+    row = reports.row(200)
+    text[199] = json.dumps({**row, "phases": {**row["phases"], "checkpoint": 60.0}})
+    run = run_dir(tmp_path / "run", attempt(), metrics="\n".join(text).encode() + b"\n")
+    shown = browser.open(page_of(run, tmp_path / "page.html"), height=2400)
+    shown.wait(_READY)
+    cut = "document.getElementById('cut-phases')"
+    assert shown.evaluate(f"{cut}.textContent") == " · cut at 300 ms"
+    # A usual step, 0.1 s of 0.3, fills a third of its chart; without the cut it would be a hair.
+    assert shown.evaluate(f"{_INK}('phases')") > 20_000
+    box = json.loads(
+        shown.evaluate(
+            "JSON.stringify(document.querySelector('#plot-phases .u-over').getBoundingClientRect())"
+        )
+    )
+    x, y = box["x"] + box["width"] * 0.3, box["y"] + 20
+    for kind, at in (("mousePressed", x), ("mouseMoved", x + 150), ("mouseReleased", x + 150)):
+        shown.call("Input.dispatchMouseEvent", type=kind, x=at, y=y, button="left", buttons=1, clickCount=1)
+    shown.wait("!document.getElementById('unzoom').hidden")
+    assert shown.evaluate(f"{cut}.hidden"), "who looks closer sees all of it"
+    usual = browser.open(
+        page_of(run_dir(tmp_path / "b", attempt(), metrics=rows(range(1, 401))), tmp_path / "b.html")
+    )
+    usual.wait(_READY)
+    assert usual.evaluate(f"{cut}.textContent") == ""
+    assert shown.console == usual.console == []
+
+
 def test_nothing_of_a_stranger_runs(browser, tmp_path):
     shown = browser.open(page_of(reports.nasty(tmp_path / "run"), tmp_path / "page.html"))
     shown.wait(_READY)

@@ -162,10 +162,19 @@
     });
   };
 
+  // Where a stack is cut off, so that a checkpoint of ten seconds does not hide what a step of one is made of.
+  const cap = (chart, lines) => {
+    if (!chart.stack) return Infinity;
+    const sums = lines[lines.length - 1].mean.filter(present).sort((a, b) => a - b);
+    const usual = 3 * (sums[Math.floor(0.95 * (sums.length - 1))] || Infinity);
+    return sums[sums.length - 1] > usual ? usual : Infinity;
+  };
+
   const draw = (chart) => {
     const box = document.getElementById(`plot-${chart.id}`);
     const lines = chart.stack ? stacked(chart.lines) : chart.lines;
     // Of what was done again a stack shows the last time alone: two of them are no stack.
+    const mostShown = cap(chart, lines);
     const several = tables(chart, lines).filter((table) => table.kept || !chart.stack);
     const calm = lines.some((line) => line.trend);
     const series = [{}], bands = [];
@@ -201,6 +210,8 @@
       });
     }
     // Values of another table at a place are undefined, not null: the line goes on over them.
+    const note = document.getElementById(`cut-${chart.id}`);
+    if (note) note.textContent = mostShown < Infinity ? ` · cut at ${shown[chart.unit](mostShown)}` : "";
     const joined = data.length > 1 ? uPlot.join(data, data.map((t) => t.map(() => 1))) : data[0];
     const soft = colour("--soft"), hair = colour("--hair");
     const font = "11px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif";
@@ -216,6 +227,7 @@
           distr: log ? 3 : 1,
           range: log ? undefined : (_, least, most) => {
             if (!present(least)) return [0, 1];
+            if (zoomed === null) most = Math.min(most, mostShown);
             if (chart.zero && least >= 0) return [0, most > 0 ? most * 1.08 : 1];
             const pad = (most - least) * 0.07 || Math.abs(most) * 0.1 || 1;
             return [least - pad, most + pad];
@@ -246,6 +258,7 @@
   const zoom = (to) => {
     zoomed = to;
     document.getElementById("unzoom").hidden = to === null;
+    document.querySelectorAll("[id^=cut-]").forEach((each) => { each.hidden = to !== null; });
     for (const u of drawn) {
       u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
       const [min, max] = to ?? range();
