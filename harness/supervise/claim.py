@@ -131,7 +131,10 @@ def _point_latest(runs: Path, target: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         partial.unlink()
     partial.symlink_to(target)
-    partial.replace(runs / LATEST)
+    try:
+        partial.replace(runs / LATEST)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def prepare(path: Path) -> RunDirectory:

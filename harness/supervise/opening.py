@@ -78,6 +78,7 @@ def open_run(request: Request) -> Opened:
         return _begin(run, claim.SupervisorLock(run), request, named=run.path)
     if request.command:
         execution.check(request.command, request.environment)
+    _refuse_nothing(request.run_dir, request.command)
     run = claim.prepare(request.run_dir)
     try:
         lock = claim.SupervisorLock(run)
@@ -91,6 +92,22 @@ def open_run(request: Request) -> Opened:
     if not run.record.exists():
         return _begin(run, lock, request, named=request.run_dir)
     return _continue(run, lock, request, run.read())
+
+
+def _refuse_nothing(path: Path, command: tuple[str, ...]) -> None:
+    """UsageError, before anything is made there, where there is neither a run nor a way to begin one."""
+    if os.path.lexists(path / "run.json"):
+        return
+    if path.name == LATEST and not path.is_dir():
+        raise UsageError(
+            f"{path}: there is no run yet that it could point to",
+            remedy="Leave --run-dir out to begin one: harness run -- COMMAND",
+        )
+    if not command:
+        raise UsageError(
+            f"{path}: no run to continue in it, and no command was given",
+            remedy="Put the command behind two dashes: harness run --run-dir DIR -- COMMAND",
+        )
 
 
 def _share(request: Request, held: claim.AlreadySupervisedError) -> RunDirectory:
@@ -109,11 +126,6 @@ def _share(request: Request, held: claim.AlreadySupervisedError) -> RunDirectory
 
 
 def _begin(run: RunDirectory, lock: claim.SupervisorLock, request: Request, *, named: Path) -> Opened:
-    if not request.command:
-        raise UsageError(
-            f"{run.path}: no run to continue in it, and no command was given",
-            remedy="Put the command behind two dashes: harness run --run-dir DIR -- COMMAND",
-        )
     kept, struck = redaction.strike_out(request.command)
     run_id = request.run_id or identity.shared_run_id(request.environment, request.command)
     record = RunRecord(

@@ -295,6 +295,26 @@ def test_a_directory_that_cannot_be_used_is_refused_in_one_line(
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "command", "words"),
+    [
+        ("latest", (), "there is no run yet that it could point to. Leave --run-dir out"),
+        ("latest", ("true",), "there is no run yet that it could point to. Leave --run-dir out"),
+        ("mine", (), "no run to continue in it, and no command was given"),
+    ],
+)
+def test_where_there_is_nothing_to_continue_nothing_is_made(
+    start: Callable[..., runs.Run], tmp_path: Path, name: str, command: tuple[str, ...], words: str
+) -> None:
+    """A folder of that name would keep runs/latest from ever pointing to a run."""
+    run = start(*command, directory=tmp_path / "runs" / name)
+    status, text = run.end()
+    assert status == 125
+    assert words in text
+    assert len(text.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.needs("tmpfs")
 def test_without_rights_to_the_directory_nothing_is_started(tmp_path: Path) -> None:
     place, witness = tmp_path / "place", tmp_path / "witness"

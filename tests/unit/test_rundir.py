@@ -106,6 +106,7 @@ def test_a_folder_called_latest_does_not_stop_a_run(tmp_path: Path) -> None:
     (tmp_path / "runs" / "latest" / "precious").mkdir(parents=True)
     assert claim.create(tmp_path / "runs", "quickstart", now_seconds=0.0).path.is_dir()
     assert (tmp_path / "runs" / "latest" / "precious").is_dir()
+    assert not list((tmp_path / "runs").glob(".latest*"))
 
 
 def test_a_foreign_folder_is_not_taken(tmp_path: Path) -> None:
