@@ -10,7 +10,15 @@ import re
 from pathlib import Path
 
 DEFAULT_PORT = 14090
+LATEST_RUN = Path("runs/latest")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def add_run_dir(parser: argparse._ActionsContainer) -> None:
+    """The run to tell of."""
+    parser.add_argument(
+        "run_dir", nargs="?", type=Path, default=LATEST_RUN, help=f"{LATEST_RUN} unless named"
+    )
 
 
 def add_stall_timeout(parser: argparse._ActionsContainer) -> None:

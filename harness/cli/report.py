@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.cli import options
 from harness.errors import HarnessError, UsageError
 from harness.render.text import single_line, size
 
@@ -47,9 +48,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "run_dir", nargs="?", type=Path, default=Path("runs/latest"), help="runs/latest unless named"
-    )
+    options.add_run_dir(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="report.html in the run directory unless named"
     )

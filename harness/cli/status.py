@@ -9,9 +9,9 @@ import argparse
 import json
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.cli import options
 from harness.errors import HarnessError
 from harness.render.text import single_line, spoken
 
@@ -40,9 +40,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "run_dir", nargs="?", type=Path, default=Path("runs/latest"), help="runs/latest unless named"
-    )
+    options.add_run_dir(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document")
 
 

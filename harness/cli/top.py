@@ -127,7 +127,7 @@ def _all(folder: Path) -> tuple[Any, Callable[[], None]]:
 def _path(named: str | None) -> Path:
     """The run directory that is meant."""
     if named is None:
-        return Path("runs/latest")
+        return options.LATEST_RUN
     if not named.isdigit() or Path(named).is_dir():
         return Path(named)
     from harness.watch import foreign
