@@ -128,7 +128,8 @@ class Execution:
                 )
         except OSError as error:
             raise UsageError(
-                f"{error.filename or self._folder}: {error.strerror}", remedy="Name another folder with --out"
+                f"{error.filename or self._folder}: {error.strerror}",
+                remedy="Name another with --runs",
             ) from None
 
     def _attend(self, process: subprocess.Popen[bytes], began: float) -> tuple[EndedBy, dict[str, Any]]:

@@ -227,6 +227,22 @@ def test_one_step_off_schedule_is_found(rate, said):
     assert check.seen.startswith(said)
 
 
+def test_a_warmup_from_zero_is_transformers_own():
+    """step / warmup of the peak, and then the same cosine."""
+    asked = {"kind": "cosine", "peak": 1.0, "warmup": 2, "total": 4, "floor": 0.0, "from_zero": True}
+    theirs = (0.0, 0.5, 1.0, 0.5)
+    steps = rows([5.0] * 4, rate=lambda step: theirs[step - 1])
+    assert expect_steps.LearningRate(schedule=asked).check(seen(rows=steps)).passed
+    ours = expect_steps.LearningRate(schedule={**asked, "from_zero": False}).check(seen(rows=steps))
+    assert ours.seen == "0.00e0 at step 1, its schedule says 5.00e-1"
+
+
+def test_memory_that_was_not_seen_has_a_remedy_of_its_own():
+    check = expect_steps.GpuMemory(at_most_bytes=10).check(seen())
+    assert (check.passed, check.seen) == (False, "it was not seen")
+    assert "emit.step(memory=…)" in check.remedy
+
+
 def test_a_schedule_of_the_plan_comes_before_the_declared_one():
     steps = rows([5.0] * 30)
     other = {**SCHEDULE, "peak": 1e-3}
