@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _INTERRUPTED = 130
+_ASSIGNMENT = re.compile(r"[a-z_]+(\.[a-z_]+)*=")
 
 _DESCRIPTION = "Train a Native Sparse Attention language model."
 
@@ -45,7 +47,7 @@ was, to the bit.
 _TRAIN_EXAMPLES = """\
 examples:
   nsa train configs/quickstart.yaml
-  nsa train configs/quickstart.yaml --set train.steps=200 --set train.threads=1
+  nsa train configs/quickstart.yaml --set train.steps=200 train.threads=1
   nsa train configs/m7c_125m.yaml --out runs/m7c     # again, to continue
   harness run -- nsa train configs/quickstart.yaml   # watched, with metrics
   torchrun --nproc-per-node 2 -m nsa train configs/m7c_125m.yaml --out runs/m7c
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if reconfigure is not None:
             # And no terminal's encoding is a reason to lose a line with a "·" in it.
             reconfigure(line_buffering=True, errors="backslashreplace")
-    options = build_parser().parse_args(arguments)
+    options = build_parser().parse_args(_spread(sys.argv[1:] if arguments is None else arguments))
     try:
         Path.cwd()
     except OSError:  # torch's own libraries cannot be loaded then
@@ -93,6 +95,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
     finally:
         _settle()
+
+
+def _spread(arguments: Sequence[str]) -> list[str]:
+    """`--set a=1 b=2` as `--set a=1 --set b=2`; argparse would take a CONFIG behind it for one more."""
+    spread: list[str] = []
+    for word in arguments:
+        if _ASSIGNMENT.match(word) and len(spread) > 1 and spread[-2] == "--set":
+            spread.append("--set")
+        spread.append(word)
+    return spread
 
 
 def _complain(text: str) -> None:
@@ -206,7 +218,7 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="change one key of CONFIG, for instance train.steps=500; the value is YAML; may be repeated",
+        help="change a key of CONFIG, for instance train.steps=500, or several; the value is YAML",
     )
 
 

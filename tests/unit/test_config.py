@@ -285,6 +285,21 @@ def test_started_without_output_it_still_ends_with_its_status(good: Path) -> Non
         assert subprocess.run(["sh", "-c", command], env=clean_env(), timeout=60, check=False).returncode == 2
 
 
+@pytest.mark.parametrize(
+    "order",
+    [
+        "{good} --set train.steps=0 seed=x",
+        "{good} --set train.steps=0 --set seed=x",
+        "--set train.steps=0 seed=x {good}",
+        "--set train.steps=0 {good} --set seed=x",
+    ],
+)
+def test_one_set_or_several_before_or_behind_the_configuration(good: Path, order: str) -> None:
+    done = nsa("train", *order.format(good=good).split())
+    assert done.returncode == 2
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["--set seed", "--set train.steps"]
+
+
 def test_usage_mistakes_end_with_status_2() -> None:
     for arguments in (
         (),
