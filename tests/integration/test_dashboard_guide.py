@@ -18,19 +18,19 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from harness.metrics.collector import TrainerCollector
 from harness.metrics.server import Server
 from tests.support import prometheus, views
 from tests.support.env import REPOSITORY, clean_env
-from tests.support.needs import require
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-yaml = require("yaml")
+pytestmark = pytest.mark.needs("once")
 
 GUIDE = (REPOSITORY / "docs" / "how-to" / "dashboard.md").read_text()
 RULES = [

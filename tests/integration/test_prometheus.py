@@ -21,7 +21,7 @@ from tests.support import run as runs
 from tests.support.env import clean_env
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.needs("prometheus", "alertmanager", "yaml")
+pytestmark = pytest.mark.needs("prometheus", "alertmanager", "once")
 
 TRAINER = Path(__file__).parents[1] / "zoo" / "trainer.py"
 DEADLINE_SECONDS = 60.0

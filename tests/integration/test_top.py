@@ -107,9 +107,7 @@ def test_in_a_terminal_it_moves_fits_and_leaves_at_ctrl_c(
         terminal.close()
 
 
-@pytest.mark.needs(
-    "tmux", "yaml"
-)  # in one environment only, as some below: nothing here depends on the Python
+@pytest.mark.needs("tmux", "once")
 @pytest.mark.parametrize("colourless", [False, True])
 def test_a_terminal_has_colours_unless_it_wants_none(
     tmp_path: Path, running: runs.Run, colourless: bool
@@ -125,7 +123,7 @@ def test_a_terminal_has_colours_unless_it_wants_none(
         terminal.close()
 
 
-@pytest.mark.needs("tmux", "yaml")
+@pytest.mark.needs("tmux", "once")
 def test_a_terminal_that_can_move_no_cursor_gets_one_view(tmp_path: Path, running: runs.Run) -> None:
     command = shlex.join([*runs.HARNESS, "top", str(running.directory)])
     terminal = Tmux(tmp_path, f"TERM=dumb {command}; echo left with $?; exec cat", 100, 40)
@@ -136,7 +134,7 @@ def test_a_terminal_that_can_move_no_cursor_gets_one_view(tmp_path: Path, runnin
         terminal.close()
 
 
-@pytest.mark.needs("tmux", "yaml")
+@pytest.mark.needs("tmux", "once")
 def test_a_directory_that_goes_away_and_comes_back_under_a_live_view(
     tmp_path: Path, running: runs.Run
 ) -> None:
@@ -157,7 +155,7 @@ def test_a_directory_that_goes_away_and_comes_back_under_a_live_view(
         terminal.close()
 
 
-@pytest.mark.needs("tmux", "yaml")
+@pytest.mark.needs("tmux", "once")
 def test_many_ranks_fit_and_the_one_behind_is_marked_at_every_size(tmp_path: Path) -> None:
     options = ("--metrics-port", "off", "--stall-timeout", "off")
     run = runs.start(tmp_path / "run", sys.executable, MANY, "64", options=options)

@@ -39,6 +39,9 @@ _MODULES = (
     "lightning",
     "trl",
 )
+# Not of the machine but of the suite: what would be the same on every Python is tried in the environment that
+# has the trainer's packages, and not in the others.
+ONCE = "once"
 # Test modules of which nothing runs without one of _MODULES.
 REQUIRING: set[str] = set()
 
@@ -61,6 +64,9 @@ _TEMPLATE = Path("/usr/share/prometheus/alertmanager/default.tmpl")
 @cache
 def missing(capability: str) -> str | None:
     """Return why `capability` is missing on this machine, or None when it is there."""
+    if capability == ONCE:
+        found = importlib.util.find_spec("torch")
+        return None if found else "nothing here depends on the Python: where torch is installed it is tried"
     if capability in _MODULES:
         return None if importlib.util.find_spec(capability) else f"{capability} is not installed"
     if capability in _PROGRAMS:
@@ -148,7 +154,7 @@ def is_base(item: pytest.Item) -> bool:
     module = getattr(item, "module", None)
     if module is not None and module.__name__ in REQUIRING:
         return False
-    return not any(name in _MODULES for marker in item.iter_markers("needs") for name in marker.args)
+    return not any(name in (*_MODULES, ONCE) for marker in item.iter_markers("needs") for name in marker.args)
 
 
 def require(module: str) -> ModuleType:

@@ -9,13 +9,13 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from tests.support import prometheus
 from tests.support.env import REPOSITORY
-from tests.support.needs import require
 from tests.support.programs import completed
 
-yaml = require("yaml")
+pytestmark = pytest.mark.needs("once")
 
 FOLDER = REPOSITORY / "dashboards"
 RULES = {

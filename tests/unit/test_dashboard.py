@@ -12,14 +12,14 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from harness.wire import STAGES
 from tests.support import prometheus
 from tests.support.env import REPOSITORY, clean_env
-from tests.support.needs import require
 from tests.support.programs import completed
 
-yaml = require("yaml")  # in one environment only: nothing here depends on the Python
+pytestmark = pytest.mark.needs("once")
 
 FOLDER = REPOSITORY / "dashboards"
 RUNBOOKS = {page.stem for page in (REPOSITORY / "docs" / "runbooks").glob("*.md")}
