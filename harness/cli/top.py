@@ -77,6 +77,10 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show it."""
     try:
+        if args.all and args.target is not None:
+            raise UsageError(
+                f"{args.target}: with --all no run is named", remedy=f"A folder of runs: --runs {args.target}"
+            )
         look, close = _all(args.runs) if args.all else _one(args.target)
     except HarnessError as error:
         if args.json:

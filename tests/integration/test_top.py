@@ -245,6 +245,13 @@ def test_where_there_is_no_run_one_line_says_so(argument: str, message: str) -> 
     assert json.loads(top(argument, "--json").stdout)["error"] in line
 
 
+def test_a_run_beside_all_is_a_mistake_and_not_passed_over(tmp_path: Path) -> None:
+    done = top("--all", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert f"--runs {tmp_path}" in line
+
+
 def test_a_terminal_without_unicode_gets_ascii(running: runs.Run) -> None:
     said = top(running.directory, PYTHONIOENCODING="ascii").stdout
     assert said.isascii()
