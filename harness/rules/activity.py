@@ -75,6 +75,8 @@ def works(scene: Scene, process: ProcessView) -> str:
             often, worked, watched = runs.counted(each.main)
             if runs.runs_again(each.main) and worked >= _WORKS_SHARE * watched:
                 return f"pid {each.pid} ran {often} times in {watched:.1f} s, for {worked * 1000:.0f} ms"
+            if runs.runs_again(each.main) and (wrote := each.wrote_between) > 0:
+                return f"pid {each.pid} writes now and then, {wrote:,} bytes at least between our looks"
         elif spins.cpu(each) >= IDLE_CORES:
             # No Python: that it uses a CPU is all that can be seen.
             return f"pid {each.pid} uses {spins.cpu(each) * 100:.0f} % of a CPU"

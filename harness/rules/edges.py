@@ -10,12 +10,15 @@ Not covered: executors, pools and worker processes (`harness.rules.workers`), fo
 
 from __future__ import annotations
 
+import ast
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
 from harness.rules import workers
 from harness.rules.chain import Edge
+from harness.rules.loops import never_leaves, works_beside
 from harness.rules.threads import code_frames, package_frames, user_frames
-from harness.rules.view import connected, workers_of
+from harness.rules.view import serves_clients, workers_of
 
 if TYPE_CHECKING:
     from harness.evidence import Frame
@@ -58,6 +61,10 @@ def _by_kind(scene: Scene, wait: Wait) -> Edge:
             return workers.pool(scene, wait)
         case "dataloader" | "process-queue":
             return workers.processes(scene, wait)
+        case "process-event" if wait.thread.process.children:
+            return workers.processes(scene, wait)
+        case "pipe-read" if workers.reads_from_worker(wait):
+            return workers.processes(scene, wait)
         case "process-join":
             return workers.child(scene, wait)
         case "child" if workers_of(wait.thread.process):
@@ -66,6 +73,8 @@ def _by_kind(scene: Scene, wait: Wait) -> Edge:
             return _loop(wait)
         case "async":
             return _offloaded(scene, wait)
+        case "sleep":
+            return _watched(scene, wait)
     return Edge()
 
 
@@ -94,7 +103,8 @@ def _lock(scene: Scene, wait: Wait) -> Edge:
         return Edge(gap="unproved")
     for thread in wait.thread.process.threads:
         for frame in code_frames(thread):
-            for held in scene.sources.held(frame):
+            called = next((inner.function for inner, at in pairwise(thread.python_frames) if at is frame), "")
+            for held in scene.sources.held(frame, called):
                 if key_of(scene, thread, frame, held.expression) == key:
                     # The thread itself included: it waits for what it holds.
                     place = f"{frame.file.rsplit('/', 1)[-1]}:{held.line}"
@@ -182,7 +192,8 @@ def _counterpart(scene: Scene, wait: Wait, own: tuple[str, ...], opposite: tuple
         )
         return Edge(gap="nobody" if known else "unproved")
     # Of several: one that cannot go on says more than one that waits for the same thing.
-    chosen = min(proved, key=lambda each: scene.wait(each).kind in ("busy", wait.kind))
+    order: dict[str, int] = {"queue-get" if wait.kind == "queue-join" else wait.kind: 2, "busy": 1}
+    chosen = min(proved, key=lambda each: order.get(scene.wait(each).kind, 0))
     return Edge(to=chosen, fact=f"{chosen.name} is the one that calls {'/'.join(opposite[:2])} on it")
 
 
@@ -200,11 +211,30 @@ def _joined(wait: Wait) -> Edge:
     )
 
 
+def _watched(scene: Scene, wait: Wait) -> Edge:
+    """The thread that does the work, where this one only sleeps in a loop as long as that one lives."""
+    loop = next(iter(scene.sources.loops(wait.user)), None) if wait.user is not None else None
+    if not isinstance(loop, ast.While) or works_beside(loop):
+        return Edge()
+    asks = ".is_alive()" in ast.unparse(loop.test)
+    if not asks and not never_leaves(loop):
+        return Edge()
+    others = [each for each in wait.thread.process.threads if each is not wait.thread and user_frames(each)]
+    # What ticks (a heartbeat, a monitor) waits by the clock.
+    others = [each for each in others if scene.wait(each).kind != "sleep" or asks]
+    if not asks:
+        others = [each for each in others if scene.wait(each).kind not in ("event", "queue-get", "serve")]
+    working = [each for each in others if scene.wait(each).kind == "busy"] or others
+    if len(working) != 1:
+        return Edge()
+    return Edge(to=working[0], fact=f"{wait.thread.name} only looks after {working[0].name}")
+
+
 def _offloaded(scene: Scene, wait: Wait) -> Edge:
     """An idle loop whose program runs something in a thread of an executor, and serves nobody."""
     process = wait.thread.process
     # What a server runs beside its loop says nothing of what it waits for; ranks listen as well.
-    serves = connected(process, "LISTEN") and process.rank is None
+    serves = serves_clients(process) and process.rank is None
     for thread in process.threads:
         # A name is looked up by the loop's own executor, with no line of the user's on its stack.
         if thread is wait.thread or not workers.at_work(thread):

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # What one is woken from only by what one waits for.
 _SERVED = frozenset(
-    {"queue-get", "queue-put", "process-queue", "lock", "process-lock", "event", "future", "pool", "async"}
+    {"queue-get", "queue-put", "process-queue", "lock", "process-lock", "event", "process-event"}
+    | {"future", "pool", "async", "file-lock"}
 )
 _POLL_TIMEOUT_AT = {"poll": 2, "epoll_wait": 3, "epoll_pwait": 3}
 _NO_LIMIT = 0xFFFFFFFF
@@ -52,7 +53,9 @@ def served(wait: Wait) -> str:
     thread, call = wait.thread, wait.thread.syscall
     if wait.kind not in _SERVED or call is None or has_limit(call) or not runs.runs_again(thread):
         return ""
-    if wait.frame is not None and any(each.function == "wait_for" for each in thread.python_frames[:3]):
+    inner = [each.function for each in thread.python_frames[:4]]
+    # A barrier wakes those that wait when it opens, and for nothing else.
+    if wait.frame is not None and "wait_for" in inner[:3] and "_wait" not in inner:
         return ""  # woken, and its condition is false all the same
     often, _, seconds = runs.counted(thread)
     return (
@@ -75,7 +78,8 @@ def moves_bytes(scene: Scene, wait: Wait) -> str:
     """What shows that bytes come or go where a wait is for them, or nothing."""
     if wait.kind in ("socket-read", "socket-write"):
         return _socket(scene, wait)
-    if wait.kind in ("pipe-read", "pipe-write"):
+    piped = wait.descriptor is not None and wait.descriptor.kind in ("pipe", "fifo")
+    if wait.kind in ("pipe-read", "pipe-write") or (wait.kind == "stdin" and piped):
         return _pipe(wait)
     if wait.kind == "sleep" and wait.user is not None and not scene.sources.retries(wait.user):
         return _portions(wait.thread.process) if runs.runs_again(wait.thread) else ""
@@ -118,7 +122,7 @@ def _pipe(wait: Wait) -> str:
     first, last, seconds = _io(wait.thread.process)
     if first is None or last is None or seconds <= 0 or not runs.runs_again(wait.thread):
         return ""
-    reads = wait.kind == "pipe-read"
+    reads = wait.kind != "pipe-write"
     moved = last.read_chars - first.read_chars if reads else last.write_chars - first.write_chars
     if moved <= 0:
         return ""

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from harness.rules.waits import Wait
 
 
+# What worker processes are waited for by; by the last two, only those that died.
+_OF_WORKERS = (
+    "dataloader", "pool", "process-queue", "process-join", "future", "process-event", "pipe-read",
+)  # fmt: skip
+
+
 def queues(scene: Scene) -> Iterator[Finding]:
     """queue-wait: nobody fills or drains the queue."""
     for chain in scene.chains:
@@ -30,9 +36,8 @@ def queues(scene: Scene) -> Iterator[Finding]:
             continue
         cyclic = chain.cycle and not any(each.kind == "lock" for each in chain.cycle)
         in_queue = wait.kind in ("queue-get", "queue-put", "queue-join", "process-queue", "pool-worker")
-        if cyclic and {each.kind for each in chain.cycle} == {"queue-join", "queue-get"}:
-            joins = next(each for each in chain.cycle if each.kind == "queue-join")
-            takes = next(each for each in chain.cycle if each.kind == "queue-get")
+        if (unmarked := _unmarked(chain)) is not None:
+            joins, takes = unmarked
             yield say.finding(
                 scene,
                 chain,
@@ -101,6 +106,25 @@ def queues(scene: Scene) -> Iterator[Finding]:
             )
 
 
+def _unmarked(chain: Chain) -> tuple[Wait, Wait] | None:
+    """Who waits for a queue to be worked off, and who waits for more from the very same queue."""
+    kinds = {"queue-join", "queue-get"}
+    pairs = (
+        [tuple(chain.cycle)]
+        if len(chain.cycle) == len(kinds)
+        else [
+            each
+            for each in pairwise(chain.waits)
+            if each[0].object_address and each[0].object_address == each[1].object_address
+        ]
+    )
+    for pair in pairs:
+        if {each.kind for each in pair} == kinds:
+            joins, takes = sorted(pair, key=lambda each: each.kind != "queue-join")
+            return joins, takes
+    return None
+
+
 def events(scene: Scene) -> Iterator[Finding]:
     """event-wait: an event, a condition or a thread that cannot come."""
     for chain in scene.chains:
@@ -108,8 +132,10 @@ def events(scene: Scene) -> Iterator[Finding]:
         if progress(scene, chain) is not None:
             continue
         cyclic = chain.cycle and all(each.kind in ("event", "join") for each in chain.cycle)
-        if not cyclic and (chain.cycle or wait.kind not in ("event", "join")):
+        if not cyclic and (chain.cycle or wait.kind not in ("event", "process-event", "join")):
             continue
+        if chain.gap == "dead":
+            continue  # who should have set it has died: `workers`
         what = "a thread's end" if wait.kind == "join" else _awaited(wait)
         by = "the threads wait for each other" if cyclic else _others(wait)
         yield say.finding(
@@ -119,7 +145,7 @@ def events(scene: Scene) -> Iterator[Finding]:
             "event-wait",
             0.9 if chain.gap == "nobody" or cyclic else 0.72,
             f"{say.who(wait.thread)} waits for {what}, which does not come, at {say.place(wait.user)}.",
-            evidence=[by],
+            evidence=[by, *_parties(wait)],
             next_steps=["see who should set it, and on which path that is left out", "wait with a timeout"],
             wait=chain.cycle[0] if cyclic else None,
         )
@@ -140,6 +166,27 @@ def _awaited(wait: Wait) -> str:
     if "Barrier" in classes:
         return "a barrier's last party"
     return "an event" if "Event" in classes or "Condition" not in classes else "a condition"
+
+
+def _parties(wait: Wait) -> list[str]:
+    """Of what processes share: those that ended, and where the others are that may have a part in it."""
+    shared = any(
+        frame.file.endswith(("multiprocessing/synchronize.py", "multiprocessing/managers.py"))
+        for frame in wait.thread.python_frames
+    )
+    if not shared:
+        return []
+    own = wait.thread.process
+    near = [*own.children, *(own.parent.children if own.parent is not None else ())]
+    facts = []
+    for each in [*near, *([own.parent] if own.parent is not None else [])]:
+        if each is own or each.role == "helper":
+            continue
+        if not each.alive or each.state == "Z":
+            facts.append(f"pid {each.pid}, which may have a part in it, {each.ended}")
+        elif each.main is not None and each.main.user_frame is not None:
+            facts.append(f"pid {each.pid} is at {say.place(each.main.user_frame)}")
+    return facts[:4]
 
 
 def futures(scene: Scene) -> Iterator[Finding]:
@@ -191,7 +238,7 @@ def workers(scene: Scene) -> Iterator[Finding]:
     """worker-dead and worker-stuck: a worker that died, or that could not be looked into."""
     for chain in scene.chains:
         wait = chain.end
-        if wait.kind not in ("dataloader", "pool", "process-queue", "process-join", "future"):
+        if wait.kind not in _OF_WORKERS:
             continue
         if progress(scene, chain) is not None:
             continue

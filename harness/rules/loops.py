@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 Loop: TypeAlias = ast.For | ast.AsyncFor | ast.While
 
+_IDLE_CALLS = re.compile(
+    r"(^|\.)(sleep|print|write|flush|log|debug|info|warning|exists|is_alive|poll|"
+    r"(perf_counter|monotonic|time)(_ns)?)$"
+)
 _CLOCK = re.compile(r"\b(time|monotonic|perf_counter|process_time|thread_time|now|utcnow|clock)(_ns)?\(")
 
 
@@ -74,6 +78,41 @@ def _root(node: ast.expr) -> str:
 def leaves_early(loop: Loop) -> bool:
     """Whether something inside a loop may end it."""
     return any(isinstance(each, (ast.Break, ast.Return)) for each in ast.walk(loop))
+
+
+def never_leaves(loop: Loop) -> bool:
+    """Whether it is a `while True` with no way out: its rounds are what the program is there for."""
+    endless = isinstance(loop, ast.While) and isinstance(loop.test, ast.Constant) and bool(loop.test.value)
+    return endless and not any(_leads_out(each, loop) for each in loop.body)
+
+
+def _leads_out(node: ast.AST, loop: Loop) -> bool:
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+        return False
+    if isinstance(node, (ast.Return, ast.Raise, ast.Yield, ast.YieldFrom)):
+        return True
+    if isinstance(node, ast.Break):
+        return True
+    inner = isinstance(node, (ast.For, ast.AsyncFor, ast.While))
+    below = (each for each in ast.iter_child_nodes(node))
+    return any(_leads_out(each, loop) for each in below if not (inner and isinstance(each, ast.Break)))
+
+
+def does_nothing(loop: Loop) -> bool:
+    """Whether nothing is called or multiplied in it that could be work."""
+    return not any(
+        isinstance(each, (ast.Call, ast.Await, ast.MatMult)) for part in loop.body for each in ast.walk(part)
+    )
+
+
+def works_beside(loop: Loop) -> bool:
+    """Whether each of its rounds calls something besides sleeping, printing and asking whether to."""
+    simple = (each for each in loop.body if isinstance(each, (ast.Expr, ast.Assign, ast.AugAssign, ast.With)))
+    return any(
+        isinstance(each, ast.Call) and not _IDLE_CALLS.search(ast.unparse(each.func))
+        for part in simple
+        for each in ast.walk(part)
+    )
 
 
 def is_open_ended(loop: Loop) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.evidence import Reading
 from harness.rules import flow, say
 from harness.rules.progress import ends
-from harness.rules.view import connected
+from harness.rules.view import connected, serves_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,7 @@ def sockets(scene: Scene) -> Iterator[Finding]:
 def serving(scene: Scene) -> Iterator[Finding]:
     """healthy: a server that waits for requests, by design."""
     for chain, wait in ends(scene, "serve", "async"):
-        listening = connected(wait.thread.process, "LISTEN")
+        listening = serves_clients(wait.thread.process)
         if not listening or (wait.kind == "async" and connected(wait.thread.process, "ESTABLISHED")):
             continue
         yield say.finding(

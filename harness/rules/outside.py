@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
-from harness.rules import activity, lockfiles, say
+from harness.rules import activity, lockfiles, runs, say
+from harness.rules.loops import never_leaves, works_beside
 from harness.rules.progress import ends
 from harness.rules.runs import runs_again
 from harness.rules.threads import code_frames
@@ -18,15 +19,22 @@ from harness.rules.view import descendants
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from harness.evidence import Frame
     from harness.findings import Finding
     from harness.rules.scene import Scene
     from harness.rules.view import ProcessView
     from harness.rules.waits import Wait
 
 
+# A rest between two rounds; what sleeps longer is looked at for itself.
+_SHORT_SECONDS = 5.0
+
+
 def pipes(scene: Scene) -> Iterator[Finding]:
     """pipe-read, pipe-write and stdin-read."""
     for chain, wait in ends(scene, "pipe-read", "pipe-write"):
+        if chain.gap == "dead":
+            continue  # who should have written has died: `inside.workers`
         cause = wait.kind
         far = _far_end(scene, wait)
         other = "writes" if cause == "pipe-read" else "reads"
@@ -151,6 +159,19 @@ def sleeping(scene: Scene) -> Iterator[Finding]:
                 evidence=[f"`{scene.sources.line(frame)}`" if frame else "", *counted],
                 next_steps=["see in its log why each try fails", "bound the number of tries"],
             )
+        elif (round_of := _round(scene, wait)) is not None:
+            often, _, seconds = runs.counted(wait.thread)
+            yield say.finding(
+                scene,
+                chain,
+                "slow",
+                "slow-progress",
+                0.58,
+                f"{say.who(wait.thread)} sleeps in each round of a loop that is to go on for ever, at "
+                f"{say.place(round_of)}; what a round achieves cannot be seen from outside.",
+                evidence=[f"`{scene.sources.line(frame)}`" if frame else "", _woke(often, seconds), *counted],
+                next_steps=["let it log its steps, or start it with harness run: then steps are counted"],
+            )
         else:
             unread = _unread_loop(scene, wait)
             yield say.finding(
@@ -172,6 +193,24 @@ def _retries(scene: Scene, wait: Wait) -> bool:
             own = frame is wait.user or frame is code_frames(wait.thread)[0]
             return scene.sources.retries(frame) if own else scene.sources.handles_failure(frame)
     return False
+
+
+def _round(scene: Scene, wait: Wait) -> Frame | None:
+    """The frame of a `while True` without a way out that rests, shortly, beside its work."""
+    sleeper = next(iter(code_frames(wait.thread)), None)
+    for frame in code_frames(wait.thread):
+        loop = next(iter(scene.sources.loops(frame)), None)
+        if loop is None:
+            continue
+        turns = never_leaves(loop) and (frame is not sleeper or works_beside(loop))
+        length = scene.sources.argument(sleeper, "sleep") if sleeper is not None else None
+        short = length is not None and length <= _SHORT_SECONDS
+        return frame if turns and (short or runs_again(wait.thread)) else None
+    return None
+
+
+def _woke(often: int, seconds: float) -> str:
+    return f"it woke up {often} times in {seconds:.1f} s" if often else ""
 
 
 def _unread_loop(scene: Scene, wait: Wait) -> str:

@@ -181,8 +181,9 @@ def _by_object(scene: Scene, thread: ThreadView) -> Progress | None:
 def _by_argument(scene: Scene, thread: ThreadView) -> Progress | None:
     """A function was called again, with another number: its caller goes on."""
     for counter in scene.motion(thread).counters:
-        if counter.argument and not scene.sources.retries(counter.frame) and not _RETRY.search(counter.name):
-            if _is_assigned(scene, counter) or _is_a_pause(scene, thread, counter):
+        if counter.argument and not _RETRY.search(counter.name):
+            changed = scene.sources.targets(counter.frame, counter.name) or _is_assigned(scene, counter)
+            if changed or _is_a_pause(scene, thread, counter):
                 continue
             return Progress(words=f"{counter.frame.function} was called again: {counter.words}")
     return None

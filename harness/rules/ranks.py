@@ -88,6 +88,9 @@ def collectives(scene: Scene) -> Iterator[Finding]:
         yield _mismatch(scene, odd, in_it, words)
         return
     size = world_size(scene)
+    if set(operations) == {"recv"} and len(in_it) > 1 and len(in_it) == (size or len(ranks)):
+        yield _mismatch(scene, in_it[0], in_it, "each of them waits to receive, and none sends")
+        return
     if size is not None and len(ranks) < size:
         yield say.finding(
             scene,

@@ -31,6 +31,9 @@ def rendezvous(scene: Scene) -> Iterator[Finding]:
         if dead and expected is not None and len(scene.view.ranks) < expected:
             yield rank_dead(scene, chain, dead)
             continue
+        if gone := _was_here(wait, expected, len(scene.view.ranks)):
+            yield rank_dead(scene, chain, [gone])
+            continue
         if process.role == "launcher":
             yield _nodes(scene, chain, wait)
             continue
@@ -63,6 +66,15 @@ def rendezvous(scene: Scene) -> Iterator[Finding]:
             ],
             wait=wait,
         )
+
+
+def _was_here(wait: Wait, expected: int | None, present: int) -> str:
+    """What shows that a rank which is missing has been there: a further group is made out of all ranks."""
+    here = wait.thread.process.environment.get("MASTER_ADDR") in ("127.0.0.1", "localhost", "::1")
+    further = wait.thread.frame_in("new_group", "split_group", module="torch/distributed/distributed_c10d.py")
+    if further is None or not here or expected is None or present >= expected:
+        return ""
+    return f"{expected - present} of {expected} ranks, which had joined the first group on this machine"
 
 
 def _nodes(scene: Scene, chain: Chain, wait: Wait) -> Finding:

@@ -34,6 +34,7 @@ _WORDS = {
     "join": "a thread to end",
     "lock": "a lock",
     "process-lock": "a lock between processes",
+    "process-event": "an event between processes",
     "future": "a future",
     "async": "its event loop's next event",
     "sync-over-async": "a coroutine in another thread",

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Kind: TypeAlias = Literal[
     "queue-get", "queue-put", "queue-join", "process-queue", "event", "join", "lock", "process-lock",
-    "future", "async", "sync-over-async", "socket-read", "socket-write", "socket-connect", "dns",
-    "serve", "pipe-read", "pipe-write", "stdin", "file-lock", "child", "process-join", "pool",
+    "process-event", "future", "async", "sync-over-async", "socket-read", "socket-write", "socket-connect",
+    "dns", "serve", "pipe-read", "pipe-write", "stdin", "file-lock", "child", "process-join", "pool",
     "pool-worker", "dataloader", "retry", "sleep", "disk", "collective", "rendezvous", "gpu", "exit",
     "compile", "native-futex", "native", "busy", "gil", "signal", "stopped", "unseen",
 ]  # fmt: skip
@@ -88,6 +88,8 @@ SIGNATURES: tuple[Signature, ...] = (
         "run run_forever run_until_complete _run_once",
     ),
     _signature("process-queue", r"multiprocessing/queues\.py", "get put join join_thread _finalize_join"),
+    _signature("process-event", r"multiprocessing/(managers|synchronize)\.py", "wait wait_for"),
+    _signature("process-lock", r"multiprocessing/managers\.py", "acquire __enter__"),
     _signature("process-queue", r"multiprocessing/managers\.py", "_callmethod"),
     _signature("pool", r"multiprocessing/pool\.py", "get wait map apply starmap next join __next__"),
     _signature("pool-worker", r"multiprocessing/pool\.py", "worker"),

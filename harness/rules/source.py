@@ -13,6 +13,8 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.rules import loops
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -87,15 +89,20 @@ class Sources:
         ]
         return tuple(reversed(found))
 
-    def held(self, frame: Frame) -> tuple[Held, ...]:
-        """What a frame holds by its own function: `with` blocks around its line, `acquire()` before it."""
+    def held(self, frame: Frame, called: str = "") -> tuple[Held, ...]:
+        """What a frame holds by its own function: `with` blocks around its line, `acquire()` before it.
+
+        `called` is the function that it has called: it tells a `with` of one line from its own block.
+        """
         found: list[Held] = []
         released: dict[str, int] = {}
         acquired: list[Held] = []
         for node in self._nodes(frame):
             if isinstance(node, (ast.With, ast.AsyncWith)):
                 inside = node.body[0].lineno <= frame.line <= (node.body[-1].end_lineno or 0)
-                if inside and node.lineno != frame.line:
+                by_items = any(called in ast.unparse(item.context_expr) for item in node.items)
+                in_block = bool(called) and called != "__enter__" and not by_items
+                if inside and (node.lineno != frame.line or in_block):
                     found += [
                         Held(expression=ast.unparse(item.context_expr), line=node.lineno)
                         for item in node.items
@@ -124,6 +131,15 @@ class Sources:
                 assert isinstance(node, ast.Call)
                 assert isinstance(node.func, ast.Attribute)
                 return ast.unparse(node.func.value)
+        return None
+
+    def argument(self, frame: Frame, function: str) -> float | None:
+        """What the only argument of a call on a frame's line is worth, with the frame's numbers."""
+        for node in self._nodes(frame):
+            if isinstance(node, ast.Call) and len(node.args) == 1 and _stands_on(node, frame.line):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
+                if name == function:
+                    return loops.number(ast.unparse(node.args[0]), frame)
         return None
 
     def imported(self, frame: Frame) -> tuple[str, ...]:
@@ -183,6 +199,15 @@ class Sources:
                 return True
         return False
 
+    def targets(self, frame: Frame, name: str) -> bool:
+        """Whether a loop of a frame's function counts by this name."""
+        return any(
+            isinstance(each, ast.Name) and each.id == name
+            for node in self._nodes(frame)
+            if isinstance(node, (ast.For, ast.AsyncFor))
+            for each in ast.walk(node.target)
+        )
+
     def yields(self, frame: Frame) -> bool:
         """Whether a frame's function is a generator."""
         return any(isinstance(node, (ast.Yield, ast.YieldFrom)) for node in self._nodes(frame))
@@ -215,6 +240,10 @@ def _calls(node: ast.AST, method: str, line: int) -> bool:
         and node.func.attr == method
         and node.lineno <= line <= (node.end_lineno or node.lineno)
     )
+
+
+def _stands_on(node: ast.expr, line: int) -> bool:
+    return node.lineno <= line <= (node.end_lineno or node.lineno)
 
 
 def _spans(node: ast.stmt, line: int) -> bool:

@@ -13,9 +13,16 @@ import re
 from typing import TYPE_CHECKING
 
 from harness import frames as code
-from harness.evidence import Frame
+from harness.evidence import Frame, Reading
 from harness.rules import say
-from harness.rules.loops import ends_by_clock, exit_names, is_open_ended, touched
+from harness.rules.loops import (
+    does_nothing,
+    ends_by_clock,
+    exit_names,
+    is_open_ended,
+    never_leaves,
+    touched,
+)
 from harness.rules.progress import progress
 
 if TYPE_CHECKING:
@@ -33,6 +40,13 @@ if TYPE_CHECKING:
 # A thread that computes reads its modules and its data as well.
 MOSTLY_IO_BYTES_PER_SECOND = 8 * 2**20
 _PARALLEL_CORES = 1.6
+_IDLE_CORES = 0.02
+# A call that turns in one place touches hardly any page that it had not touched before.
+_NEW_PAGES_PER_SECOND = 20
+# What may well turn for ever in one call.
+_MATCHES = re.compile(
+    r"sre_|regex|\bre\.|\.(match|search|sub|subn|fullmatch|findall|finditer|split|replace)\("
+)
 _COMPUTES = re.compile(r"gemm|at::|aten|mkl|dnnl|cblas|gomp|torch_cpu|openblas|numpy/|eigen", re.IGNORECASE)
 # A call that is known to be long now and then, and to end.
 _LONG_CALLS = re.compile(
@@ -85,6 +99,8 @@ def spinning(scene: Scene, chain: Chain) -> Finding | None:
     for within, endless in _generators(scene, thread, frame):
         return _endless(scene, chain, within, endless, used, 0.8)
     if loop is not None and loop is loops[0] and not works and not (exit_names(loop) & moved):
+        if never_leaves(loop) and not does_nothing(loop):
+            return _rounds(scene, chain, frame, loop, used)
         sure = _never_ends(thread, frame, loop)
         if sure:
             return _endless(scene, chain, frame, loop, used, sure)
@@ -151,6 +167,22 @@ def _unseen_end(scene: Scene, chain: Chain, frame: Frame, loop: Loop, used: list
         f"It works in the loop `{words}` at {say.place(frame)}; how far that is cannot be seen from outside.",
         evidence=[*used, "its variables change from sample to sample"],
         next_steps=["look again later: the loop should have been left", "let it log how much is left"],
+        wait=_at(chain, frame),
+    )
+
+
+def _rounds(scene: Scene, chain: Chain, frame: Frame, loop: Loop, used: list[str]) -> Finding:
+    """A loop that is to go on for ever, and does: what a round achieves cannot be seen from outside."""
+    return say.finding(
+        scene,
+        chain,
+        "slow",
+        "slow-progress",
+        0.57,
+        f"It works in the loop of line {loop.lineno} at {say.place(frame)}, which is to go on for ever; "
+        "what a round achieves cannot be seen from outside.",
+        evidence=[*used, "nothing in the loop ends it, so it waits for nothing"],
+        next_steps=["let it log its steps, or start it with harness run: then steps are counted"],
         wait=_at(chain, frame),
     )
 
@@ -238,6 +270,10 @@ def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
             and loop is not None
         ):
             assert loop is not None
+            if never_leaves(loop) and not does_nothing(loop):
+                return _rounds(scene, chain, frame, loop, used)
+            if not is_open_ended(loop):
+                return _unseen_end(scene, chain, frame, loop, used)
             if ends_by_clock(loop):
                 return _until_a_moment(scene, chain, frame, used)
             words = ast.unparse(loop).split("\n", 1)[0]
@@ -283,6 +319,33 @@ def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
             evidence=[why, *used],
             next_steps=["look again: the next sample should stand elsewhere"],
         )
+    if (calls := _calls_of_its_own(thread)) > 0:
+        return say.finding(
+            scene,
+            chain,
+            "slow",
+            "slow-progress",
+            0.6,
+            f"It works at {say.place(frame)}, call after call.",
+            evidence=[f"it read and wrote {calls:,} times meanwhile: it is in no call for long", *used],
+            next_steps=["let it log its steps, or start it with harness run: then steps are counted"],
+        )
+    endless = next((each for each in scene.sources.loops(frame) if never_leaves(each)), None)
+    matches = _MATCHES.search(f"{statement} {' '.join(each.function for each in native)}")
+    if endless is not None and frame.function == "<module>" and not matches:
+        # A module's variables cannot be read: whether the call is another one each time is not known.
+        return _rounds(scene, chain, frame, endless, used)
+    if (pages := process.faults_per_second or 0.0) >= _NEW_PAGES_PER_SECOND:
+        return say.finding(
+            scene,
+            chain,
+            "slow",
+            "slow-progress",
+            0.58,
+            f"It works in one long native call at {say.place(frame)}, and goes through memory meanwhile.",
+            evidence=[f"it touches {pages:,.0f} new pages a second", *used],
+            next_steps=["look again: the next sample should stand elsewhere", "see whether its memory grows"],
+        )
     gil = (
         "it holds the GIL: no other thread runs Python meanwhile"
         if thread.holds_gil
@@ -304,12 +367,26 @@ def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
     )
 
 
+def _calls_of_its_own(thread: ThreadView) -> int:
+    """How often it read or wrote in every time between two looks; 0 where another thread may have done so."""
+    process = thread.process
+    if any((each.cpu_cores or 0.0) > _IDLE_CORES for each in process.threads if each is not thread):
+        return 0
+    counts = [
+        each.io.value.read_calls + each.io.value.write_calls
+        for sample in process.view.case.samples
+        for each in sample.processes
+        if each.pid == process.pid and isinstance(each.io, Reading)
+    ]
+    return min((after - before for before, after in itertools.pairwise(counts)), default=0)
+
+
 def _called_again(thread: ThreadView) -> str:
     """A variable of the user's that was bound anew between the dumps: the call into C is another one."""
     for frame in thread.python_frames:
         if code.owner(frame) == "user":
             seen = _over_dumps(thread, frame)
-            for name in dict.fromkeys(each.name for each in frame.locals):
+            for name in dict.fromkeys(each.name for each in frame.locals if each.name.isidentifier()):
                 bound = {  # a number by its value: the next one is often made where the last one was
                     (each.value if each.kind == "number" else each.address, each.mark)
                     for one in seen

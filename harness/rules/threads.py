@@ -227,13 +227,19 @@ def _bare(stack: ThreadStack) -> ThreadStack:
     worker of multiprocessing what started it is left out: after a fork that is its parent's stack.
     """
     frames: tuple[Frame, ...] = ()
-    for frame in reversed(stack.frames):
+    for frame in map(_of_the_library, reversed(stack.frames)):
         name = frame.function if frame.native else _own_name(frame.function)
         if name in _COMPREHENSIONS and frames and frames[0].file == frame.file:
             name = frames[0].function
         frames = (frame if name == frame.function else replace(frame, function=name), *frames)
     begins = next((at for at, frame in enumerate(frames) if begins_worker(frame)), 0)
     return replace(stack, frames=frames[:begins] if begins else frames)
+
+
+def _of_the_library(frame: Frame) -> Frame:
+    """The package `multiprocess`, which datasets and pathos use, is multiprocessing under another name."""
+    _, found, module = frame.file.rpartition("/site-packages/multiprocess/")
+    return replace(frame, file=f"/lib/python3/multiprocessing/{module}") if found else frame
 
 
 def begins_worker(frame: Frame) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from harness.endings import ended_words
@@ -125,6 +126,38 @@ class ProcessView:
             if rate.pid == self.pid and isinstance(rate.io_bytes, Reading):
                 return rate.io_bytes.value
         return None
+
+    @cached_property
+    def wrote_between(self) -> int:
+        """Bytes that it wrote at least in each half of the time we looked; 0 where that was not read."""
+        seen = [
+            each.io.value.write_chars
+            for sample in self.view.case.samples
+            for each in sample.processes
+            if each.pid == self.pid and isinstance(each.io, Reading)
+        ]
+        if len(seen) < 3:
+            return 0
+        middle = seen[len(seen) // 2]
+        return min(middle - seen[0], seen[-1] - middle)
+
+    @cached_property
+    def faults_per_second(self) -> float | None:
+        """Pages that it touched first, in the quietest time between two samples; None if unseen."""
+        seen = [
+            (each.activity.at_seconds, each.activity.value.minor_faults + each.activity.value.major_faults)
+            for sample in self.view.case.samples
+            for each in sample.processes
+            if each.pid == self.pid and isinstance(each.activity, Reading)
+        ]
+        return min(
+            (
+                (after - before) / (end - begin)
+                for (begin, before), (end, after) in pairwise(seen)
+                if end > begin
+            ),
+            default=None,
+        )
 
     @cached_property
     def dumps(self) -> tuple[Stacks, ...]:
@@ -257,8 +290,10 @@ class View:
 
 
 def workers_of(process: ProcessView) -> tuple[ProcessView, ...]:
-    """The live worker processes of a trainer."""
-    return tuple(each for each in process.children if each.role == "worker" and each.alive)
+    """The live worker processes of a trainer: its children, and those of its forkserver."""
+    servers = [each for each in process.children if "multiprocessing.forkserver" in each.command_text]
+    below = [*process.children, *(each for server in servers for each in server.children)]
+    return tuple(each for each in below if each.role == "worker" and each.alive)
 
 
 def descendants(process: ProcessView) -> Iterator[ProcessView]:
@@ -267,6 +302,17 @@ def descendants(process: ProcessView) -> Iterator[ProcessView]:
     for each in todo:
         yield each
         todo.extend(each.children)
+
+
+def serves_clients(process: ProcessView) -> int:
+    """How many sockets listen on which nobody waits to be let in: a server asks for who comes at once."""
+    sockets = process.process.sockets
+    found = sockets.value if isinstance(sockets, Reading) else ()
+    return sum(
+        each.state == "LISTEN" and not each.receive_queue_bytes
+        for each in found
+        if each.family.startswith("tcp")
+    )
 
 
 def connected(process: ProcessView, state: str) -> int:

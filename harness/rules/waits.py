@@ -8,6 +8,7 @@ Not covered: who else has a part in it (`edges`), what it means (families).
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,6 +34,12 @@ _SLEEP_CALL = re.compile(r"\bsleep\(")
 _POLLS = frozenset({"poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait", "epoll_pwait2"})
 _READS = frozenset({"read", "readv", "pread64", "recvfrom", "recvmsg"})
 _WRITES = frozenset({"write", "writev", "sendto", "sendmsg", "sendfile"})
+_ASKS_CHILD = re.compile(r"\.poll\(\) is None|\bnot \w+(\.\w+)*\.poll\(\)|\bpid_exists\(")
+# Lines of another program's output; who asks somebody something reads one line.
+_GOES_OVER_STDIN = re.compile(
+    r"\bin (sys\.)?stdin\b|stdin(\.buffer)?\.(read|readlines|readinto)\(|\(sys\.stdin\b"
+)
+_ASKS_WORKER = re.compile(r"\.is_alive\(\)|\.exitcode is None")
 _SETLKW = frozenset({7, 38})  # F_SETLKW, F_OFD_SETLKW
 
 
@@ -128,7 +135,7 @@ def _by_syscall(thread: ThreadView, user: Frame | None, sources: Sources) -> Wai
         flags = call.arguments[2] if call.name == "openat" else call.arguments[1]
         return Wait(kind="pipe-write" if flags & 3 else "pipe-read", thread=thread, user=user, on="a FIFO")
     if call.name in _READS | _WRITES:
-        return _described(_io_kind(thread, call), thread, user, None)
+        return _described(_io_kind(thread, call, statement), thread, user, None)
     if call.name in _POLLS:
         return _described(_poll_kind(thread, statement), thread, user, None)
     if call.name in ("pause", "rt_sigsuspend", "rt_sigtimedwait"):
@@ -142,11 +149,26 @@ def _sleep(thread: ThreadView, user: Frame | None, sources: Sources, statement: 
     file = lockfiles.contended(thread)
     if (in_native and file is not None) or lockfiles.polled(thread, user, sources):
         return Wait(kind="file-lock", thread=thread, user=user, descriptor=file)
+    if (polled := _polled(thread, user, sources)) is not None:
+        return Wait(kind=polled, thread=thread, user=user, on=statement)
     if in_native and user is not None and user is thread.python_frames[0] and "sleep" not in statement:
         return Wait(
             kind="native", thread=thread, user=user, on=f"a sleep in native code, {_kernel_words(thread)}"
         )
     return Wait(kind="sleep", thread=thread, user=user, on=statement)
+
+
+def _polled(thread: ThreadView, user: Frame | None, sources: Sources) -> Kind | None:
+    """What a loop that sleeps asks for, where its condition says that: a subprocess, or a worker."""
+    loop = next(iter(sources.loops(user)), None) if user is not None else None
+    if not isinstance(loop, ast.While):
+        return None
+    test = ast.unparse(loop.test)
+    if _ASKS_CHILD.search(test) and any(not each.by_multiprocessing for each in thread.process.children):
+        return "child"
+    if _ASKS_WORKER.search(test) and any(each.by_multiprocessing for each in thread.process.children):
+        return "process-join"
+    return None
 
 
 def _futex(call: Syscall, user: Frame | None, sources: Sources, thread: ThreadView) -> Kind:
@@ -165,14 +187,15 @@ def _futex(call: Syscall, user: Frame | None, sources: Sources, thread: ThreadVi
     return "lock" if wants or (operation == _FUTEX_LOCK and unknown) else "native-futex"
 
 
-def _io_kind(thread: ThreadView, call: Syscall) -> Kind:
+def _io_kind(thread: ThreadView, call: Syscall, statement: str) -> Kind:
     descriptor = _descriptor(thread, call.arguments[0])
     reads = call.name in _READS
     if descriptor is None:
         return "native"
     if descriptor.kind == "socket":
         return "socket-read" if reads else "socket-write"
-    if reads and (descriptor.number == 0 or descriptor.kind == "tty"):
+    fed = descriptor.kind in ("pipe", "fifo") and _GOES_OVER_STDIN.search(statement)
+    if reads and (descriptor.number == 0 or descriptor.kind == "tty") and not fed:
         return "stdin"
     if descriptor.kind in ("pipe", "fifo"):
         return "pipe-read" if reads else "pipe-write"
@@ -195,7 +218,12 @@ def _poll_kind(thread: ThreadView, statement: str) -> Kind:
         return "dns"
     if re.search(r"\.(send|sendall|sendfile)\(", statement):
         return "socket-write"
-    return "socket-read" if re.search(r"\.(recv\w*|read\w*|makefile)\(", statement) else "native"
+    if re.search(r"\.(recv\w*|read\w*|makefile)\(", statement):
+        return "socket-read"
+    if re.search(r"\b(select|poll)\(", statement):
+        # A selector tells no descriptor either. One that listens as well waits for whoever comes.
+        return "serve" if any(each.state == "LISTEN" for each in tcp) else "socket-read"
+    return "native"
 
 
 def _described(kind: Kind, thread: ThreadView, user: Frame | None, frame: Frame | None) -> Wait:
@@ -218,6 +246,8 @@ def _described(kind: Kind, thread: ThreadView, user: Frame | None, frame: Frame 
             else []
         )
         socket = fitting[0] if len({each.peer for each in fitting}) == 1 else None
+    if socket is not None and socket.family.startswith("tcp") and kind in ("pipe-read", "pipe-write"):
+        kind = "socket-read" if kind == "pipe-read" else "socket-write"  # multiprocessing's Client, to a host
     return Wait(kind=kind, thread=thread, user=user, frame=frame, descriptor=descriptor, socket=socket)
 
 

@@ -74,11 +74,14 @@ def processes(scene: Scene, wait: Wait) -> Edge:
     process = wait.thread.process
     dead = [each for each in process.children if each.process.state in "ZX" or not each.alive]
     # One that ended as it should owes a queue nothing any more; a pool, it still does.
-    done = [each for each in dead if each.exit_code == 0 and wait.kind == "process-queue"]
+    owes_nothing = wait.kind in ("process-queue", "process-event", "pipe-read")
+    done = [each for each in dead if each.exit_code == 0 and owes_nothing]
     dead = [each for each in dead if each not in done]
-    if dead:
-        return Edge(gap="dead", fact=f"worker pid {dead[0].pid} {dead[0].ended} (a zombie)")
     workers = [each for each in workers_of(process) if not _serves_proxies(each)]
+    # Of several workers with a pipe or an event each, one that is at work may be the one that is waited for.
+    of_one = wait.kind in ("process-event", "pipe-read") and not all(_rests(scene, each) for each in workers)
+    if dead and not of_one:
+        return Edge(gap="dead", fact=f"worker pid {dead[0].pid} {dead[0].ended} (a zombie)")
     if not workers:
         gone = f"worker pid {done[0].pid} {done[0].ended}: " if done else ""
         return Edge(gap="nobody", fact=f"{gone}there is no worker process (any more)")
@@ -99,11 +102,16 @@ def processes(scene: Scene, wait: Wait) -> Edge:
     return Edge(gap="idle", fact=f"all {len(workers)} workers wait for work")
 
 
+def _rests(scene: Scene, process: ProcessView) -> bool:
+    """Whether a worker was seen to wait for work."""
+    return process.main is not None and bool(process.main.frames) and _idle(scene, process.main)
+
+
 def _idle(scene: Scene, thread: ThreadView) -> bool:
     """Whether a worker's main thread waits for work to be given to it."""
     first = next((each for each in thread.python_frames if code.owner(each) != "stdlib"), None)
     waits = scene.wait(thread).kind in _WAITS_OF_THE_IDLE
-    if first is None or _asks_queue(scene.wait(thread)):
+    if first is None or _asks_queue(scene.wait(thread)) or _asks_pipe(scene.wait(thread)):
         return waits
     return waits and bool(re.search(r"torch/utils/data/_utils/worker\.py$", first.file))
 
@@ -131,6 +139,20 @@ def child(scene: Scene, wait: Wait) -> Edge:
 def _asks_queue(wait: Wait) -> bool:
     """Whether a worker asks a queue between processes for what to do next."""
     return wait.kind == "process-queue" and wait.frame is not None and wait.frame.function == "get"
+
+
+def _asks_pipe(wait: Wait) -> bool:
+    """Whether it waits for what another process sends it through a multiprocessing Pipe."""
+    return (
+        wait.kind == "pipe-read"
+        and wait.frame is not None
+        and wait.frame.file.endswith("multiprocessing/connection.py")
+    )
+
+
+def reads_from_worker(wait: Wait) -> bool:
+    """Whether what it waits for, through a Pipe, only its workers can send."""
+    return _asks_pipe(wait) and bool(wait.thread.process.children)
 
 
 def _serves_proxies(process: ProcessView) -> bool:
