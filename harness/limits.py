@@ -5,6 +5,7 @@ Not here: what is learned from a run, and when a limit is exceeded (`detect`).
 
 from __future__ import annotations
 
+import difflib
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -101,6 +102,20 @@ class Overrides:
     def values(self) -> tuple[float, ...]:
         """Every limit that was set."""
         return (*self.stages.values(), *([] if self.every is None else [self.every]))
+
+    def doubts(self) -> tuple[str, ...]:
+        """A line for each name that is nearly one of ours: it is obeyed, and may never come to anything."""
+        known = (*RULES, "busy")
+        near = {
+            name: difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+            for name in self.stages
+            if name not in known
+        }
+        return tuple(
+            f"--stall-timeout {name}: taken for a stage of the trainer's own. Did you mean {found[0]}?"
+            for name, found in near.items()
+            if found
+        )
 
     def limit(self, place: str) -> Limit | None:
         """The limit set by hand for `place`, if one was."""

@@ -72,6 +72,7 @@ def supervise(args: argparse.Namespace, command: tuple[str, ...], environment: M
             )
             with watcher:
                 _announce(opened, watcher.metrics_url, screen.line)
+                screen.lines(overrides.doubts())
                 announced = announcing.announced(
                     args.announce,
                     run_id=opened.file.record.run_id,

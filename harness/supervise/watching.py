@@ -90,6 +90,8 @@ class Watching:
                 self._server = serve(self._options.metrics, lambda: self._view, self._say)
                 self._sign()
                 self._greet()
+                for line in self._options.overrides.doubts():
+                    self._say(line)
                 announced = announcing.announced(
                     self._options.announce,
                     run_id=self._record.run_id,

@@ -164,6 +164,18 @@ def test_a_seldom_stage_tightens_once_it_was_seen_often_but_stays_generous() -> 
 # ── by hand ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_stage_that_is_nearly_one_of_ours_is_asked_about_and_obeyed() -> None:
+    overrides = Overrides.parse("trian=60,data=5m,train=60,busy=off,rollout=60,first-step=1h")
+    assert [line.partition(": ")[0] for line in overrides.doubts()] == [
+        "--stall-timeout trian",
+        "--stall-timeout data",
+    ]
+    assert overrides.doubts()[1].endswith("Did you mean dataset?")
+    limit = overrides.limit("trian")
+    assert limit is not None
+    assert limit.seconds == 60
+
+
 def test_limits_by_hand_are_read() -> None:
     assert Overrides.parse("60") == Overrides(every=60.0)
     assert Overrides.parse("train=60, dataset=5m") == Overrides(stages={"train": 60.0, "dataset": 300.0})
