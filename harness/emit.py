@@ -138,6 +138,20 @@ def phase(name: str | None) -> None:
         record.put_now()
 
 
+def _mark(phase: bytes, mono: float) -> None:
+    """`phase` by `harness.auto`, whose own clock accounts the seconds: at `mono`, of a known name or b""."""
+    record = _record
+    if record is None:
+        return
+    with record.lock:
+        if record.look_at <= mono and not _writable(record, mono):
+            return
+        record.phase = phase
+        record.phase_entered = mono
+        record.progressed = (mono + record.ahead, mono)
+        record.put_now()
+
+
 def progress(n: int = 1, *, detail: str | None = None) -> None:
     """Say that `n` things moved (documents, batches, bytes); with n=0, only what is being waited for."""
     record = _record

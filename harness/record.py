@@ -7,6 +7,7 @@ it is fastest); making the file (`harness.place`). Imported at `emit.open`. Stan
 import mmap
 from _thread import RLock
 from binascii import crc32
+from struct import Struct
 from time import monotonic, time
 
 from harness import values, wire
@@ -22,8 +23,9 @@ _PACK_TOTALS = wire.PHASE_TOTALS.body.pack
 _TOTALS_AT, _TOTALS_BYTES, _ROW_COUNT = wire.PHASE_TOTALS.offset, wire.PHASE_TOTALS.bytes, wire.STEPS.count
 _TOTALS_COUNTER = _COUNTERS + wire.PHASE_TOTALS.counter
 _PACK_NOW, _NOW = wire.NOW.body.pack, wire.NOW.counter
-_NOW_PLACES = tuple(slice(wire.NOW.at(n), wire.NOW.at(n) + wire.NOW.bytes) for n in range(wire.NOW.count))
-_NOW_COUNT = wire.NOW.count
+_PACK_NOW_AT = Struct(f"{wire.NOW.body.format}I4x").pack_into  # and what stands for a check
+_NOW_PLACES = tuple(wire.NOW.at(number) for number in range(wire.NOW.count))
+_NOW_COUNT, _NOW_COUNTER = wire.NOW.count, _COUNTERS + wire.NOW.counter
 _PHASE_INDEX = {name: index for index, name in enumerate(wire.PHASES)}
 _FACTS = (  # in the order of wire.FACTS: name, its bit, and what fills its field where it is absent
     ("total_steps", wire.HAS_TOTAL_STEPS, 0),
@@ -156,17 +158,23 @@ class Record:
 
     def put_now(self) -> None:
         """What moved last: `put`, written out, as it is written at each phase of each step."""
+        wall, mono = self.progressed
         numbers = self.numbers
         number = numbers[_NOW]
-        wall, mono = self.progressed
-        body = _PACK_NOW(number, self.phase, self.phase_entered, wall, mono, self.count, self.detail)
+        at = _NOW_PLACES[number % _NOW_COUNT]
+        body = b""
+        if self.checked:
+            body = _PACK_NOW(number, self.phase, self.phase_entered, wall, mono, self.count, self.detail)
         if numbers[_NOW] != number:  # as in `put`
             self.put_now()
             return
-        self.map[_NOW_PLACES[number % _NOW_COUNT]] = body + (
-            _CHECK(crc32(body)) if self.checked else _WRITTEN
-        )
-        self.counters[_COUNTERS + _NOW] = numbers[_NOW] = number + 1
+        if body:
+            self.map[at : at + wire.NOW.bytes] = body + _CHECK(crc32(body))
+        else:
+            _PACK_NOW_AT(
+                self.map, at, number, self.phase, self.phase_entered, wall, mono, self.count, self.detail, 1
+            )
+        self.counters[_NOW_COUNTER] = numbers[_NOW] = number + 1
 
     def put_stages(self, wall: float, mono: float) -> None:
         """The stack, as it is from now on."""
@@ -215,6 +223,14 @@ class Record:
         for name, value in values.as_phase_seconds(seconds):
             known = name.__class__ is str and name in _PHASE_INDEX
             self.totals[_PHASE_INDEX[name] if known else wire.OTHER_PHASE] += value  # type: ignore[index]
+
+    def add_measured(self, seconds: list[float]) -> None:
+        """The same by `harness.auto`: in the order of `wire.PHASES`, and known to be seconds."""
+        self.use_phases = self.has_parts = True
+        totals = self.totals
+        for index, value in enumerate(seconds):
+            if value:
+                totals[index] += value
 
     def declare(
         self,

@@ -138,7 +138,7 @@ class Modules:
             bool(ours)
             and _line(f"{folder}/wire.py", "VERSION = ") == ours
             and _line(f"{folder}/wire.py", "MAGIC = ") == _line(f"{self._package}/wire.py", "MAGIC = ")
-            and bool(_line(f"{folder}/emit.py", "def _speak_for("))
+            and bool(_line(f"{folder}/emit.py", "def _mark("))
         )
 
 

@@ -5,7 +5,15 @@ forward was before it, another batch instead says that it was not (an evaluation
 Time spent in stages nested in a step (compile, checkpoint, eval) is theirs.
 """
 
-DATA, FORWARD, BACKWARD, OPTIMIZER, OTHER = "data", "forward", "backward", "optimizer", "other"
+from harness import wire
+
+# Phases are their places in wire.PHASES here, for this is called many times a step; NONE is between two.
+DATA, FORWARD, BACKWARD, OPTIMIZER, CHECKPOINT, EVAL, OTHER = map(
+    wire.PHASES.index, ("data", "forward", "backward", "optimizer", "checkpoint", "eval", "other")
+)
+NONE = len(wire.PHASES)
+_NOTHING = [0.0] * NONE
+_HOSTS = tuple(each in (DATA, CHECKPOINT, EVAL) for each in range(NONE))
 
 
 class StepClock:
@@ -16,29 +24,31 @@ class StepClock:
     def __init__(self, now: float) -> None:
         self._mark = now
         self._nested = 0.0
-        self._seconds: dict[str, float] = {}
+        self._seconds = _NOTHING.copy()
 
-    def account(self, phase: str, now: float) -> None:
+    def account(self, phase: int, now: float) -> None:
         """What lies between the last event and now was `phase`."""
         spent = now - self._mark - self._nested
         self._mark, self._nested = now, 0.0
         if spent > 0.0:
-            self._seconds[phase] = self._seconds.get(phase, 0.0) + spent
+            self._seconds[phase] += spent
 
     def nested(self, stage: str, seconds: float) -> None:
         """A stage inside the step took so long."""
         self._nested += seconds
-        if stage in ("checkpoint", "eval"):
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+        if stage == "checkpoint":
+            self._seconds[CHECKPOINT] += seconds
+        elif stage == "eval":
+            self._seconds[EVAL] += seconds
 
     def restart(self, now: float) -> None:
         """Forget what was before."""
         self._mark, self._nested = now, 0.0
-        self._seconds = {}
+        self._seconds = _NOTHING.copy()
 
-    def take(self, *, host: bool) -> dict[str, float]:
+    def take(self, *, host: bool) -> list[float]:
         """The phases' seconds, and begin anew; of a device's work, only what the host itself waited for."""
-        taken, self._seconds = self._seconds, {}
+        taken, self._seconds = self._seconds, _NOTHING.copy()
         if host:
             return taken
-        return {name: seconds for name, seconds in taken.items() if name in ("data", "checkpoint", "eval")}
+        return [seconds if of_host else 0.0 for seconds, of_host in zip(taken, _HOSTS, strict=True)]

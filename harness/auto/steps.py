@@ -29,7 +29,7 @@ class Row:
         self.number, self.losses, self.norm = number, losses, norm
         self.rates: float | list[float] | None = None
         self.tokens: int | None = None
-        self.phase_seconds: dict[str, float] = {}
+        self.phase_seconds: list[float] = []
 
     def complete(self) -> bool:
         """Whether every value is here."""
@@ -65,7 +65,7 @@ class Steps:
 
     def forget(self) -> None:
         """The next step's numbers begin here."""
-        self._losses: list[Scalar] = []
+        self.losses: list[Scalar] = []
         self._norms: list[Scalar] = []
         self._rates: float | list[float] | None = None
         self._tokens: int | None = None
@@ -79,11 +79,11 @@ class Steps:
             tensors = tensors[0]
         scaling, self._scaling = self._scaling, None
         if scaling is not None and scaling[0]() is tensors:
-            self._losses.append(self.reader.scalar(scaling[1]))
+            self.losses.append(self.reader.scalar(scaling[1]))
         elif self._scaled:
-            self._losses.append(None)  # scaled by something that we did not see
+            self.losses.append(None)  # scaled by something that we did not see
         else:
-            self._losses.append(self.reader.scalar(tensors))
+            self.losses.append(self.reader.scalar(tensors))
 
     def note_scaled(self, outputs: "Any", result: "Any") -> None:
         """A GradScaler made `result` of `outputs`."""
@@ -97,9 +97,12 @@ class Steps:
 
     def note_rates(self, optimizer: "Any") -> None:
         """The rates that a step is about to use."""
-        self._rates = [
-            self.reader.rate(group.get("lr")) for group in optimizer.param_groups[: wire.MAX_RATES]
-        ]
+        groups = optimizer.param_groups
+        if len(groups) == 1:
+            rate = groups[0].get("lr")
+            self._rates = rate if rate.__class__ is float else self.reader.rate(rate)
+        else:
+            self._rates = [self.reader.rate(group.get("lr")) for group in groups[: wire.MAX_RATES]]
 
     def note_tokens(self, tokens: int) -> None:
         """So many more are trained on."""
@@ -107,8 +110,8 @@ class Steps:
 
     def drop(self) -> None:
         """Gradients are thrown away, and what is known of them; of several optimizers, nobody knows which."""
-        if self._losses:
-            self._losses = [None] if len(self._seen) > 1 else []
+        if self.losses:
+            self.losses = [None] if len(self._seen) > 1 else []
             self._norms = []
 
     def evaluated(self, times: int, optimizer: "Any") -> None:
@@ -118,7 +121,7 @@ class Steps:
         optimizers it is not known.
         """
         lbfgs = type(optimizer).__name__ == "LBFGS"
-        self._losses = self._losses[: len(self._losses) - times + 1] if lbfgs else [None]
+        self.losses = self.losses[: len(self.losses) - times + 1] if lbfgs else [None]
 
     # ── whose step it is ───────────────────────────────────────────────────────────────────────────────────
 
@@ -149,10 +152,10 @@ class Steps:
 
     # ── rows ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def done(self, number: int | None, phase_seconds: "dict[str, float]") -> Row | None:
+    def done(self, number: int | None, phase_seconds: list[float]) -> Row | None:
         """A step of the run was done; `number` is a framework's own. Its row, if nothing is to wait for."""
         self._number = self._number + 1 if number is None else number
-        row = Row(self._number, self._losses, self._norms[0] if len(self._norms) == 1 else None)
+        row = Row(self._number, self.losses, self._norms[0] if len(self._norms) == 1 else None)
         row.rates, row.tokens, row.phase_seconds = self._rates, self._tokens, phase_seconds
         self.forget()
         if not self.pending and not self.reader.on_device:
