@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.evidence import Missing
 from harness.rules import runs
+from harness.rules.flights import parting
 
 if TYPE_CHECKING:
     from harness.findings import Blame, Finding, Link
@@ -27,12 +28,17 @@ _PROVED = frozenset(
 
 def weighed(scene: Scene, finding: Finding) -> Finding:
     """The finding; a guess, with the reason, where it says hung and too little was seen for that."""
-    if finding.state != "hung" or finding.cause in _PROVED:
+    if finding.state != "hung" or finding.cause in _PROVED or _was_recorded(scene, finding):
         return finding
     why = next((why for each in _threads(scene, finding) if (why := _lacks(scene, finding, each))), "")
     if not why:
         return finding
     return replace(finding, confidence=min(finding.confidence, GUESS), evidence=(why, *finding.evidence))
+
+
+def _was_recorded(scene: Scene, finding: Finding) -> bool:
+    """Whether torch's flight recorder shows it: it writes when a collective was waited for too long."""
+    return finding.cause in ("collective-mismatch", "collective-straggler") and parting(scene) is not None
 
 
 def _threads(scene: Scene, finding: Finding) -> list[ThreadView]:
