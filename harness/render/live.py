@@ -151,7 +151,7 @@ def _others(view: RunView) -> list[Piece]:
     """The other ranks, where there are any: how many, and how many are gone."""
     if len(view.ranks) < 2:
         return []
-    gone = sum(not state.alive and not state.finished for state in view.ranks)
+    gone = sum(not state.alive and not state.left for state in view.ranks)
     if gone:
         return [Piece(text=f"{len(view.ranks)} ranks, {gone} gone", tone="bad", weight=95)]
     return [Piece(text=f"{len(view.ranks)} ranks", weight=25)]
