@@ -74,14 +74,16 @@ def live_pieces(
     return tuple(laid)
 
 
-def bar_pieces(view: RunView, width: int, *, plain_ascii: bool = False) -> tuple[Piece, ...]:
-    """How far it is, as a line of its own; nothing where that is not known."""
+def bar_pieces(
+    view: RunView, width: int, *, share: bool = True, plain_ascii: bool = False
+) -> tuple[Piece, ...]:
+    """How far it is, as a line of its own, with the `share` in words; nothing where that is not known."""
     state, steps = view.lead, view.steps
     if state is None or state.heartbeat.step is None or not steps:
         return ()
-    share = min(1.0, max(0.0, state.heartbeat.step / steps))
-    drawn = _bar(share, max(_BAR_NARROWEST, width - len(" 100 %")), plain_ascii=plain_ascii)
-    return (*drawn, Piece(text=f" {int(share * 100)} %"))
+    done = min(1.0, max(0.0, state.heartbeat.step / steps))
+    drawn = _bar(done, max(_BAR_NARROWEST, width - len(" 100 %")), plain_ascii=plain_ascii)
+    return (*drawn, Piece(text=f" {int(done * 100)} %")) if share else tuple(drawn)
 
 
 def has_bar(pieces: tuple[Piece, ...]) -> bool:

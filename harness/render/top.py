@@ -90,8 +90,11 @@ def _where(view: TopView, width: int, plain_ascii: bool, *, low: bool) -> list[L
     if view.going:
         now = view.view.taken_wall_seconds
         live = live_pieces(view.view, width, now_wall_seconds=now, plain_ascii=plain_ascii)
-        bar = bar_pieces(view.view, min(width, _WIDEST_CURVE), plain_ascii=plain_ascii)
-        return [live] if low or not bar or has_bar(live) else [live, bar]
+        if low or has_bar(live):
+            return [live]
+        share = not any(piece.text.endswith(" %") for piece in live)
+        bar = bar_pieces(view.view, min(width, _WIDEST_CURVE), share=share, plain_ascii=plain_ascii)
+        return [live, bar] if bar else [live]
     lead = view.view.lead
     beat = lead.heartbeat if lead is not None else None
     at = ""
@@ -217,15 +220,16 @@ def _incident_lines(view: TopView) -> list[Line]:
     closed = [each for each in view.incidents if not (each.open and view.going)]
     if not closed:
         return []
-    count = f"{view.incident_count} incident{'s' if view.incident_count != 1 else ''}"
-    lines: list[Line] = [(Piece(text=f"{count}, the newest first", tone="faint"),)]
+    several = view.incident_count > 1
+    words = f"{view.incident_count} incidents, the newest first" if several else "1 incident"
+    lines: list[Line] = [(Piece(text=words, tone="faint"),)]
+    # When comes first: of a long verdict the end is cut.
     return lines + [
         (
             Piece(text=f"{each.name:<{_LABEL}}", tone="warn"),
+            Piece(text=f"{text.clock(each.age_seconds)} ago  ", tone="faint"),
             Piece(text=text.single_line(each.verdict)),
-            Piece(
-                text=f"  {text.single_line(each.where)} · {text.duration(each.age_seconds)} ago", tone="faint"
-            ),
+            Piece(text=f"  in {text.single_line(each.where)}", tone="faint"),
         )
         for each in closed
     ]

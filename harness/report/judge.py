@@ -345,8 +345,10 @@ def _windows(history: History, value: Callable[[Bucket], tuple[float, int] | Non
     def close() -> None:
         if weight and members:
             windows.append(
-                _Window(
-                    first_step=members[0].first_step, last_step=members[-1].last_step, value=total / weight
+                _Window(  # steps may have gone back within it
+                    first_step=min(each.first_step for each in members),
+                    last_step=max(each.last_step for each in members),
+                    value=total / weight,
                 )
             )
 

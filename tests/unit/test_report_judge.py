@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 
 import pytest
 
@@ -133,6 +134,26 @@ def test_throughput_that_fell_for_a_while():
     found = looked_at(step_seconds=lambda step: 0.3 if 400 <= step < 520 else 0.1)
     assert found["throughput-drop"].severity == "told"
     assert "for a while" in found["throughput-drop"].summary
+
+
+def test_a_while_in_which_steps_went_back_is_told_from_its_least_step_to_its_greatest():
+    recorder = Recorder()
+    for number, steps in ((1, range(1, 501)), (2, range(441, 941))):
+        slow = range(470, 501) if number == 1 else range(441, 470)
+        recorder.add(
+            Run(
+                attempt=number,
+                steps=list(steps),
+                seconds=[1e9 + 1000 * number + 0.1 * step for step in steps],
+                columns={"step_seconds": [0.5 if step in slow else 0.1 for step in steps]},
+            )
+        )
+    ending = Ending(state="finished", end_seconds=2e9, checkpoints=(), schedule=None)
+    found = {each.cause: each for each in remarks(recorder.history(), RateWatch(schedule=None), ending)}
+    first, last = re.search(r"from step (\d+) to (\d+)", found["throughput-drop"].summary).groups()
+    assert int(first) < int(last)
+    assert 441 <= int(first) <= 470
+    assert 470 <= int(last) <= 500
 
 
 def test_one_slow_step_is_no_drop():

@@ -75,7 +75,9 @@ def test_a_running_training_tells_where_it_stands():
         assert part in said, part
 
 
-@pytest.mark.parametrize(("width", "height", "bars"), [(200, 60, 1), (80, 24, 1), (40, 24, 1), (40, 12, 0)])
+@pytest.mark.parametrize(
+    ("width", "height", "bars"), [(200, 60, 1), (100, 40, 1), (80, 24, 1), (40, 24, 1), (40, 12, 0)]
+)
 @pytest.mark.parametrize("plain", [False, True])
 def test_how_far_it_is_is_a_bar_wherever_there_is_a_line_for_it(width, height, bars, plain):
     lines = words(screen(top(), width, height, plain_ascii=plain))
@@ -177,7 +179,7 @@ def test_an_open_incident_stands_at_the_top_and_a_closed_one_below():
     new = IncidentLine(name="002", where="train", verdict="socket-read: waits", age_seconds=8, open=True)
     lines = words(screen(top(state="stalled", incidents=(new, old), incident_count=2), 100, None))
     assert "incident 002  socket-read: waits" in lines[2:4]
-    assert any(line.startswith("001") and "sleep: naps" in line for line in lines)
+    assert any(line.startswith("001       1:30 ago  sleep: naps  in train") for line in lines)
 
 
 def test_a_dead_run_says_how_it_ended_and_where_it_was_seen_last():
