@@ -84,7 +84,6 @@ def add_parser(subparsers: Any) -> None:
     stall.add_argument(
         "--max-restarts",
         type=options.restarts,
-        default=policy.DEFAULT_MAX_RESTARTS,
         metavar="N",
         help=f"with --on-stall restart ({policy.DEFAULT_MAX_RESTARTS})",
     )

@@ -9,6 +9,7 @@ import ctypes
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.errors import UsageError
 from harness.limits import Overrides
 from harness.render.screen import Screen
 from harness.supervise import announcing, policy
@@ -28,7 +29,7 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 def supervise(args: argparse.Namespace, command: tuple[str, ...], environment: Mapping[str, str]) -> int:
     """Run `command`, or continue what the run directory holds; the exit status of `harness run`."""
     overrides = Overrides.parse(args.stall_timeout)
-    settings = policy.Settings(on_stall=args.on_stall, max_restarts=args.max_restarts)
+    settings = _settings(args.on_stall, args.max_restarts)
     metrics = MetricsOptions.of(args, environment)
     announcing.check(args.announce, served=metrics.port is not None)
     linger_seconds = args.linger
@@ -86,6 +87,17 @@ def supervise(args: argparse.Namespace, command: tuple[str, ...], environment: M
                     return Supervisor(opened, loop, environment, inbox, watcher).run()
         finally:
             opened.lock.release()
+
+
+def _settings(on_stall: policy.OnStall, max_restarts: int | None) -> policy.Settings:
+    if max_restarts is None:
+        return policy.Settings(on_stall=on_stall)
+    if on_stall != "restart":
+        raise UsageError(
+            f"--max-restarts {max_restarts}: nothing is restarted with --on-stall {on_stall}",
+            remedy="Add --on-stall restart, or leave it out",
+        )
+    return policy.Settings(on_stall=on_stall, max_restarts=max_restarts)
 
 
 def _announce(opened: Opened, metrics_url: str | None, say: Callable[[str], None]) -> None:

@@ -146,6 +146,7 @@ def test_a_mistyped_command_leaves_no_run_behind(tmp_path: Path) -> None:
         (["--metrics-port", "70000", "--", "true"], "no port"),
         (["--grace", "-1", "--", "true"], "no number of seconds"),
         (["--max-restarts", "x", "--", "true"], "no number of restarts"),
+        (["--max-restarts", "3", "--", "true"], "nothing is restarted with --on-stall report"),
         (["--stall-timeout", "train=never", "--", "true"], "train=never"),
         (["--on-stall", "panic", "--", "true"], "panic"),
         (["--nonsense", "--", "true"], "--nonsense"),
