@@ -35,7 +35,14 @@ class PlanError(UsageError):
     """A plan with a mistake; the message names file, line, key, value and remedy."""
 
     def __init__(self, message: str, *, remedy: str) -> None:
-        super().__init__(single_line(message), remedy=single_line(remedy))
+        super().__init__(_printable(message), remedy=_printable(remedy))
+
+
+def _printable(text: str) -> str:
+    """On one line; what has no shape (a soft hyphen in a key, say) by its number."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in single_line(text)
+    )
 
 
 class Values:

@@ -130,6 +130,12 @@ STALL = SeenIncident(cause="socket-read", headline="h", found_after_seconds=9.0,
             {"resident_bytes": (1, 2)},
             "2 samples while it trained",
         ),
+        (
+            expect_steps.MemoryGrowth(at_most_bytes=10**7),
+            {"resident_bytes": (10**9,) * 16, "gpu_bytes": (10**9,) * 16},
+            {"resident_bytes": (1, 2), "gpu_bytes": (10**9,) * 16},
+            "2 samples while it trained",
+        ),
         (expect.Scraped(), {"scrapes": 1}, {}, "0 scrapes"),
         (
             expect.Scraped(series=("a", "b")),

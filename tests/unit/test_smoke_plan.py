@@ -117,6 +117,7 @@ def expected(*lines: str) -> str:
         ("stages:\n  - name: a\n    command: A=1 run\n", ":3: a.command: begins with A=. Variables belong"),
         ("values: {x: [a, ../b]}\n" + stage("for_each: x"), ":5: a.for_each: '../b' cannot be part of a"),
         (stage('"\\e[31mx": 1'), ":4: stages[0].x: unknown key"),
+        ("a\xadb: 1\n", ":1: a\\xadb: unknown key"),
         ("include: .\n", ":1: include: "),
         (expected("measured: {x: {remedy: a}}"), ":5: a.expect.measured.x: says nothing of it"),
         ("include: other.yaml\n", ":1: include: "),
