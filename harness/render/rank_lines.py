@@ -118,11 +118,12 @@ def _behind(view: TopView) -> dict[int, str]:
     oldest = min(ranks, key=lambda each: each.heartbeat.last_progress_wall_seconds)
     age = now - oldest.heartbeat.last_progress_wall_seconds
     newest = max(each.heartbeat.last_progress_wall_seconds for each in ranks)
-    for each in ranks:
+    for each in sorted(ranks, key=lambda each: each.heartbeat.last_progress_wall_seconds):
         step = each.heartbeat.step
         late = 0 if furthest is None or step is None else furthest - step
         # One step behind is what a look in the middle of a step sees.
-        if late > 1 or (late and age > AGE_SHOWN_SECONDS):
+        still = now - each.heartbeat.last_progress_wall_seconds > AGE_SHOWN_SECONDS
+        if late > 1 or (late and still):
             found[each.rank] = f"{late} behind"
     lags = newest - oldest.heartbeat.last_progress_wall_seconds > AGE_SHOWN_SECONDS
     if not found and lags and age > AGE_SHOWN_SECONDS:

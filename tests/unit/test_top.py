@@ -126,6 +126,17 @@ def test_the_rank_that_holds_the_others_up_stands_first_and_is_marked():
     assert "behind" not in "".join(lines[at + 2 : at + 5])
 
 
+def test_a_rank_in_the_middle_of_its_step_is_not_behind_for_another_that_stands():
+    states = [views.state(rank) for rank in range(4)]
+    states[1] = views.with_beat(states[1], step=127, rank=1)
+    states[3] = views.with_beat(states[3], step=39, last_progress_wall_seconds=views.NOW - 33, rank=3)
+    lines = words(screen(top(*states), 100, None))
+    at = next(number for number, line in enumerate(lines) if line.startswith("rank"))
+    assert lines[at + 1].startswith("3 ")
+    assert lines[at + 1].endswith("89 behind")
+    assert not any("behind" in line for line in lines[at + 2 : at + 5])
+
+
 def test_many_ranks_that_stand_alike_are_one_line():
     states = [views.state(rank) for rank in range(512)]
     states[77] = views.with_beat(states[77], step=100, last_progress_wall_seconds=views.NOW - 60, rank=77)
