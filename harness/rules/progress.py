@@ -197,8 +197,8 @@ def _is_a_pause(scene: Scene, thread: ThreadView, counter: Counter) -> bool:
     for frame in frames:
         if (frame.file, frame.function) == (counter.frame.file, counter.frame.function):
             break
-    caller = next(frames, None)
-    loop = next(iter(scene.sources.loops(caller)), None) if caller is not None else None
+    # The loop may be some calls further out: what only hands the call on has none.
+    loop = next((loops[0] for frame in frames if (loops := scene.sources.loops(frame))), None)
     return isinstance(loop, ast.While) and _polls(loop)
 
 
