@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from harness.endings import ended_words
 from harness.evidence import Reading
 from harness.questions import rates
+from harness.ranks import UnknownRankError, told
 from harness.rules import roles, spawned
 from harness.rules.threads import begins_worker, threads_of
 
@@ -223,12 +224,9 @@ class ProcessView:
             return None
         if self.spawned_rank:
             return spawned.rank_in(self)
-        for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK"):
-            if (text := self.environment.get(name, "")).isdigit():
-                above = (each for each in self.ancestors if each.role == "trainer")
-                inherited = any(each.environment.get(name) == text for each in above)
-                return None if inherited else int(text)
-        return None
+        rank = _told(self.environment)
+        above = (each for each in self.ancestors if each.role == "trainer")
+        return None if any(_told(each.environment) == rank for each in above) else rank
 
     @property
     def ancestors(self) -> Iterator[ProcessView]:
@@ -287,6 +285,13 @@ class View:
             return self.case.steps.value
         row = (self.record or {}).get("last")
         return [row] if isinstance(row, dict) else []
+
+
+def _told(environment: Mapping[str, str]) -> int | None:
+    try:
+        return told(environment)[0]
+    except UnknownRankError:
+        return None
 
 
 def workers_of(process: ProcessView) -> tuple[ProcessView, ...]:
