@@ -35,7 +35,8 @@ def _torch(torch: "ModuleType | Any", recorder: "Recorder") -> None:
     _loaders(torch, recorder)
     replace_everywhere((torch.serialization, torch), "save", _save(recorder))
     if torch.distributed.is_available():
-        modules = (torch.distributed.distributed_c10d, torch.distributed)
+        mesh = sys.modules.get("torch.distributed.device_mesh", torch.distributed)  # has the name as well
+        modules = (torch.distributed.distributed_c10d, torch.distributed, mesh)
         replace_everywhere(modules, "init_process_group", _joins(torch, recorder))
 
 

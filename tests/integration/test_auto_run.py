@@ -77,6 +77,22 @@ def test_two_ranks_by_torchrun(start):
     assert sorted(path.name for path in (run.directory / "ranks").iterdir()) == ["00000.beat", "00001.beat"]
 
 
+def test_sharded_parameters_have_losses_and_rates_and_no_norm(start):
+    """FSDP2: what is a DTensor is absent, for reading it is communication."""
+    torchrun = Path(sys.executable).with_name("torchrun")
+    program = str(auto.TRAINERS / "fsdp2.py")
+    run = start(str(torchrun), "--standalone", "--nproc-per-node", "2", program)
+    said = finished(run)
+    for rank in range(2):
+        rows, stages, beat = auto.recorded(run.directory, rank)
+        assert [[rank, row.step, row.loss, *row.learning_rates] for row in rows] == [
+            each for each in said if each[0] == rank
+        ]
+        assert {row.grad_norm for row in rows} == {None}
+        assert "distributed" in stages
+        assert (beat.rank, beat.world_size) == (rank, 2)
+
+
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_two_ranks_that_the_script_starts_itself(method, start, tmp_path):
     program = str(auto.TRAINERS / "spawned.py")

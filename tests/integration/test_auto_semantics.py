@@ -40,6 +40,8 @@ _WAYS = (
     "wrapped",
     "not_finite",
     "compiled",
+    "compiled_optimizer",
+    "compiled_whole",
     "of_no_torch_optimizer",
 )
 
@@ -50,7 +52,8 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[Any],
     folder: Path = tmp_path_factory.mktemp("semantics")
     said = auto.python(str(auto.TRAINERS / "semantics.py"), env=auto.environment(folder / "run"), cwd=folder)
     expected = [json.loads(line) for line in said.splitlines()]
-    rows, _, _ = auto.recorded(folder / "run")
+    rows, stages, _ = auto.recorded(folder / "run")
+    assert "compile" in stages
     assert [row.step for row in rows] == list(range(1, len(rows) + 1))
     counts = [len(each["rows"]) for each in expected]
     assert len(rows) == sum(counts), [(each["way"], len(each["rows"])) for each in expected]

@@ -128,6 +128,19 @@ def test_the_users_own_sitecustomize_runs(bare, project, tmp_path):
     assert claimed(tmp_path / "run")
 
 
+def test_the_users_own_usercustomize_runs(project, tmp_path):
+    python = venvs.make(tmp_path / "venv")
+    settings = tmp_path / "venv" / "pyvenv.cfg"  # a user's site is for environments that see the system's
+    settings.write_text(settings.read_text().replace("packages = false", "packages = true"))
+    (project / "site").mkdir()
+    (project / "site" / "usercustomize.py").write_text("import sys; sys.theirs = __file__\n")
+    env = auto.environment(tmp_path / "run", PYTHONPATH=str(project / "site"), HOME=str(tmp_path))
+    code = "import sys, accelerate; print(sys.theirs, end='')"
+    done = started(python, "-c", code, env=env, cwd=project)
+    assert done.stdout == str(project / "site" / "usercustomize.py")
+    assert claimed(tmp_path / "run")
+
+
 @pytest.mark.parametrize("fault", ["raise ValueError('oh')", "import nothing_of_that_name", "def"])
 def test_an_error_in_it_is_reported_as_python_does(fault, bare, project, tmp_path):
     (project / "site").mkdir()
@@ -165,7 +178,7 @@ def test_however_a_shell_script_starts_it(command, bare, project, tmp_path):
     assert claimed(tmp_path / "run")
 
 
-@pytest.mark.parametrize("options", [["-I"], ["-E"], ["-Is"]])
+@pytest.mark.parametrize("options", [["-I"], ["-E"], ["-S"], ["-Is"]])
 def test_where_pythonpath_is_not_read_it_is_started_by_its_path(options, bare, project, tmp_path):
     env = auto.environment(tmp_path / "run")
     (project / "train.py").write_text(

@@ -90,6 +90,24 @@ def test_lightning(tmp_path):
     assert stages[-1] == "command"
 
 
+@pytest.mark.needs("lightning")
+def test_lightning_optimized_by_hand(tmp_path):
+    """Of its two optimizers one leads; its steps have the numbers that Lightning gives them."""
+    run_dir, said = with_and_without(str(auto.TRAINERS / "lightning_manual.py"), folder=tmp_path)
+    rows, _, _ = auto.recorded(run_dir)
+    assert [[row.step, row.loss, *row.learning_rates, row.grad_norm] for row in rows] == said
+    assert [row.step for row in rows] == [1, 3, 5, 7, 9]
+
+
+@pytest.mark.needs("transformers", "datasets")
+def test_what_is_loaded_and_saved_is_a_stage(tmp_path):
+    env = auto.environment(tmp_path / "run", HF_HOME=str(tmp_path / "cache"), HF_HUB_OFFLINE="1")
+    said = auto.python(str(auto.TRAINERS / "loading.py"), str(tmp_path / "data"), env=env, cwd=tmp_path)
+    told = [line.removeprefix("told ") for line in said.splitlines() if line.startswith("told ")]
+    _, stages, _ = auto.recorded(tmp_path / "run")
+    assert [each for each in stages if each not in ("boot", "command", "import")] == list(filter(None, told))
+
+
 @pytest.mark.needs("trl")
 def test_trl(tmp_path):
     run_dir, said = with_and_without(TRL, folder=tmp_path)

@@ -301,6 +301,32 @@ def compiled():
         optimizer.step()
 
 
+def compiled_optimizer():
+    """Its step cannot be seen: none, though its gradients were."""
+    model, optimizer = made()
+    step = torch.compile(optimizer.step, backend="eager")
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        step()
+    optimizer.zero_grad()
+    yield from ()
+
+
+def compiled_whole():
+    model, optimizer = made()
+
+    @torch.compile(backend="eager")
+    def step():
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        optimizer.step()
+
+    for _ in range(2):
+        step()
+    yield from ()
+
+
 WAYS = (
     plain,
     clipped,
@@ -323,6 +349,8 @@ WAYS = (
     wrapped,
     not_finite,
     compiled,
+    compiled_optimizer,
+    compiled_whole,
     of_no_torch_optimizer,
 )
 
