@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.collect import artifacts, descriptors, flight, locks, logs, records, settings, sources, traffic
 from harness.collect.deadline import NotSeen, call, piece
-from harness.collect.procfs import parse_pressure
+from harness.collect.procparse import parse_pressure
 from harness.evidence import Missing, Reading
 
 if TYPE_CHECKING:

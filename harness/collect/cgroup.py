@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from harness.collect.deadline import NotSeen, missing_from
-from harness.collect.procfs import parse_pressure
+from harness.collect.procparse import parse_pressure
 from harness.evidence import Cgroup, Missing, Piece, Pressure, Reading
 
 if TYPE_CHECKING:

@@ -15,13 +15,14 @@ import psutil
 
 from harness.collect import cgroup, descriptors, environment, sockets
 from harness.collect.deadline import all_of, missing_from
-from harness.collect.procfs import parse_signals
+from harness.collect.procparse import parse_signals
 from harness.evidence import Host, Missing, Piece, Process, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from harness.collect.procfs import Proc, Stat
+    from harness.collect.procfs import Proc
+    from harness.collect.procparse import Stat
     from harness.evidence import Signals, Socket
 
 T = TypeVar("T")

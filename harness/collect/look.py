@@ -17,7 +17,8 @@ from harness.evidence import CollectError, Missing, Reading
 
 if TYPE_CHECKING:
     from harness.collect.deadline import Deadline
-    from harness.collect.procfs import Proc, Stat
+    from harness.collect.procfs import Proc
+    from harness.collect.procparse import Stat
     from harness.evidence import Descriptor, Json, Piece, Process
 
 

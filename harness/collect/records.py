@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from harness.collect.deadline import NotSeen
 from harness.collect.logs import read_regular
-from harness.collect.procfs import parse_signals
+from harness.collect.procparse import parse_signals
 from harness.errors import HarnessError
 from harness.evidence import Frame, Json, Missing, Reading, Stacks, ThreadStack
 

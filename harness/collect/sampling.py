@@ -17,7 +17,7 @@ from harness.evidence import Missing, ProcessSample, Reading, Sample
 
 if TYPE_CHECKING:
     from harness.collect.look import Look
-    from harness.collect.procfs import Scheduled, Stat
+    from harness.collect.procparse import Scheduled, Stat
     from harness.evidence import Piece, Stacks
 
 _NOT_ASKED = Missing(reason="disabled", detail="no stack was asked for")

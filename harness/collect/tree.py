@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from harness.collect.deadline import NotSeen
 
 if TYPE_CHECKING:
-    from harness.collect.procfs import Proc, Stat
+    from harness.collect.procfs import Proc
+    from harness.collect.procparse import Stat
 
 # Beyond these the descendants nearest to the target are kept.
 MAX_PROCESSES = 256

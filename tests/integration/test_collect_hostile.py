@@ -21,7 +21,8 @@ from harness import bundle, codec
 from harness.collect import deadline, gpu, stacks
 from harness.collect.case import Options, collect
 from harness.collect.ladder import Ladder, LadderOptions
-from harness.collect.procfs import Proc, parse_status
+from harness.collect.procfs import Proc
+from harness.collect.procparse import parse_status
 from harness.evidence import Missing, Reading, Syscall
 from harness.headline import headline
 from harness.movement import movement

@@ -8,7 +8,17 @@ from pathlib import Path  # noqa: TC003
 
 import pytest
 
-from harness.collect import cgroup, descriptors, environment, locks, procfs, sockets, syscalls, tree
+from harness.collect import (
+    cgroup,
+    descriptors,
+    environment,
+    locks,
+    procfs,
+    procparse,
+    sockets,
+    syscalls,
+    tree,
+)
 from harness.collect.access import Rights, why_denied
 from harness.collect.deadline import NotSeen
 from harness.evidence import Missing, Reading, Running, Syscall
@@ -21,13 +31,13 @@ STAT = (
 
 @pytest.mark.parametrize("name", [b"python", b"a) b (c", b") R 1 1 (", b"\xff\x1b[2J", b""])
 def test_a_process_name_may_hold_anything(name):
-    stat = procfs.parse_stat(STAT % (4711, name))
+    stat = procparse.parse_stat(STAT % (4711, name))
     assert (stat.pid, stat.state, stat.ppid, stat.start_time_ticks) == (4711, "S", 7, 12345)
     assert os.fsencode(stat.name) == name
 
 
 def test_counters_of_a_process_stand_where_the_manual_says():
-    stat = procfs.parse_stat(STAT % (1, b"x"))
+    stat = procparse.parse_stat(STAT % (1, b"x"))
     assert (stat.minor_faults, stat.major_faults, stat.user_ticks, stat.system_ticks) == (11, 13, 15, 16)
     assert (stat.thread_count, stat.session, stat.process_group, stat.kernel_thread) == (3, 9, 8, False)
 
@@ -48,19 +58,19 @@ def test_a_reused_pid_is_not_the_process():
 
 
 def test_a_running_thread_has_no_system_call():
-    assert procfs.parse_syscall(b"running\n", "x86_64") == Running()
+    assert procparse.parse_syscall(b"running\n", "x86_64") == Running()
 
 
 def test_a_system_call_has_its_name_and_arguments():
     line = b"202 0x7f00 0x189 0x0 0x0 0x0 0xffffffffffffffff 0x7ffe 0x7f01\n"
-    assert procfs.parse_syscall(line, "x86_64") == Syscall(
+    assert procparse.parse_syscall(line, "x86_64") == Syscall(
         number=202, name="futex", arguments=(0x7F00, 0x189, 0, 0, 0, 2**64 - 1)
     )
-    assert procfs.parse_syscall(b"98" + line[3:], "aarch64").name == "futex"
+    assert procparse.parse_syscall(b"98" + line[3:], "aarch64").name == "futex"
 
 
 def test_blocked_outside_of_a_system_call():
-    assert procfs.parse_syscall(b"-1 0x7ffe 0x7f01\n", "x86_64") == Syscall(
+    assert procparse.parse_syscall(b"-1 0x7ffe 0x7f01\n", "x86_64") == Syscall(
         number=-1, name="none", arguments=()
     )
 
@@ -71,11 +81,11 @@ def test_an_unknown_system_call_keeps_its_number():
 
 
 def test_signal_masks_tell_who_handles_what():
-    status = procfs.parse_status(
+    status = procparse.parse_status(
         b"Name:\tx\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000040000\nSigBlk:\t0\nSigIgn:\t1000\n"
         b"SigCgt:\t0000000000000200\n"
     )
-    signals = procfs.parse_signals(status)
+    signals = procparse.parse_signals(status)
     assert signals.catches(10)
     assert not signals.catches(12)
     assert signals.pending == 0x40001
@@ -85,12 +95,12 @@ def test_io_counters():
     data = (
         b"rchar: 1\nwchar: 2\nsyscr: 3\nsyscw: 4\nread_bytes: 5\nwrite_bytes: 6\ncancelled_write_bytes: 7\n"
     )
-    io = procfs.parse_io(data)
+    io = procparse.parse_io(data)
     assert (io.read_chars, io.write_chars, io.read_bytes, io.write_bytes) == (1, 2, 5, 6)
 
 
 def test_pressure_without_full():
-    found = procfs.parse_pressure(b"some avg10=1.50 avg60=0.25 avg300=0.00 total=2500000\n", "cpu")
+    found = procparse.parse_pressure(b"some avg10=1.50 avg60=0.25 avg300=0.00 total=2500000\n", "cpu")
     assert (found.some_avg10, found.some_total_seconds, found.full_avg10) == (1.5, 2.5, 0.0)
 
 

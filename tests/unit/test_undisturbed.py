@@ -9,7 +9,8 @@ import pytest
 
 from harness.collect import traffic
 from harness.collect.case import Options, collect
-from harness.collect.procfs import Proc, parse_schedstat
+from harness.collect.procfs import Proc
+from harness.collect.procparse import parse_schedstat
 from harness.rules.runs import counted, runs_again
 from harness.rules.scene import Scene
 from harness.rules.view import View
