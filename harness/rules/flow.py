@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
 from harness.rules import runs, say
+from harness.rules.threads import code_frames
 
 if TYPE_CHECKING:
     from harness.evidence import IoCounters, Syscall, Traffic
@@ -48,11 +49,15 @@ def has_limit(call: Syscall) -> bool:
     return call.name in ("clock_nanosleep", "nanosleep", "rt_sigtimedwait", "epoll_pwait2")
 
 
-def served(wait: Wait) -> str:
+def served(scene: Scene, wait: Wait) -> str:
     """What shows that a wait inside the training ends again and again, or nothing."""
     thread, call = wait.thread, wait.thread.syscall
     if wait.kind not in _SERVED or call is None or has_limit(call) or not runs.runs_again(thread):
         return ""
+    # The proxy's own method was made while the program ran, and has no source.
+    caller = next((each for each in code_frames(thread) if scene.sources.of(each) is not None), None)
+    if _is_proxied(wait) and caller is not None and "timeout" in scene.sources.statement(caller):
+        return ""  # a Manager answers when the time is over, with nothing
     inner = [each.function for each in thread.python_frames[:4]]
     # A barrier wakes those that wait when it opens, and for nothing else.
     if wait.frame is not None and "wait_for" in inner[:3] and "_wait" not in inner:
@@ -62,6 +67,10 @@ def served(wait: Wait) -> str:
         f"{thread.name or 'the thread'} got {say.waits_for(wait)} and waits again: it ran {often} times "
         f"in {seconds:.1f} s"
     )
+
+
+def _is_proxied(wait: Wait) -> bool:
+    return wait.frame is not None and wait.frame.file.endswith("multiprocessing/managers.py")
 
 
 def turns(wait: Wait) -> str:

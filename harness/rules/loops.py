@@ -81,9 +81,24 @@ def leaves_early(loop: Loop) -> bool:
 
 
 def never_leaves(loop: Loop) -> bool:
-    """Whether it is a `while True` with no way out: its rounds are what the program is there for."""
-    endless = isinstance(loop, ast.While) and isinstance(loop.test, ast.Constant) and bool(loop.test.value)
-    return endless and not any(_leads_out(each, loop) for each in loop.body)
+    """Whether it has no end and no way out (`while True`): its rounds are what the program is there for."""
+    return _has_no_end(loop) and not any(_leads_out(each, loop) for each in loop.body)
+
+
+def _has_no_end(loop: Loop) -> bool:
+    if isinstance(loop, ast.While):
+        return isinstance(loop.test, ast.Constant) and bool(loop.test.value)
+    return is_open_ended(loop) and not ast.unparse(loop.iter).startswith("iter(")
+
+
+def gives_each_round(loop: Loop) -> bool:
+    """Whether it is a generator's loop that gives something in each round, whatever comes of it."""
+    gives = any(
+        isinstance(each, ast.Expr) and isinstance(each.value, (ast.Yield, ast.YieldFrom))
+        for each in loop.body
+    )
+    skips = any(isinstance(each, ast.Continue) for part in loop.body for each in ast.walk(part))
+    return gives and not skips and _has_no_end(loop)
 
 
 def _leads_out(node: ast.AST, loop: Loop) -> bool:

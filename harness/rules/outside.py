@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
 from harness.rules import activity, lockfiles, runs, say
-from harness.rules.loops import never_leaves, works_beside
+from harness.rules.loops import gives_each_round, never_leaves, works_beside
 from harness.rules.progress import ends
 from harness.rules.runs import runs_again
 from harness.rules.threads import code_frames
@@ -203,6 +203,9 @@ def _round(scene: Scene, wait: Wait) -> Frame | None:
         if loop is None:
             continue
         turns = never_leaves(loop) and (frame is not sleeper or works_beside(loop))
+        # The pause of a generator, at the loop's own level: what it gives next is not what it waits for.
+        at_level = any(each.lineno <= frame.line <= (each.end_lineno or 0) for each in loop.body)
+        turns = turns or (gives_each_round(loop) and at_level)
         length = scene.sources.argument(sleeper, "sleep") if sleeper is not None else None
         short = length is not None and length <= _SHORT_SECONDS
         return frame if turns and (short or runs_again(wait.thread)) else None

@@ -80,7 +80,7 @@ def _by_flow(scene: Scene, chain: Chain) -> Progress | None:
         return Progress(words=words, thread=chain.end.thread, flows=True)
     # A main thread that only waits for another to be done: that one's waits are the trainer's.
     at_work = next((each for each in chain.waits if each.kind not in _FOR_ANOTHER), chain.begin)
-    words = flow.served(at_work) or flow.turns(at_work)
+    words = flow.served(scene, at_work) or flow.turns(at_work)
     return Progress(words=words, thread=at_work.thread) if words else None
 
 

@@ -20,6 +20,7 @@ _SHELL = re.compile(r"(sh|bash|dash|zsh|ash|ksh|fish|nohup|env|timeout|time|nice
 _HELPERS = re.compile(
     r"resource_tracker|forkserver|semaphore_tracker|pt_elastic|compile_worker|harness\b.*\bkeeper"
 )
+_FORKSERVER = "multiprocessing.forkserver"
 _WORKER_FRAMES = ("_worker_loop", "_process_worker", "worker", "_launch_process", "_bootstrap")
 
 
@@ -33,6 +34,8 @@ def role_of(process: ProcessView) -> Role:
         below = (each for each in process.view.processes if each.python)
         if any(each is process for other in below for each in other.ancestors):
             return "launcher"  # make, xargs, uv: whatever it is, the training is below it
+    if _FORKSERVER in process.command_text and process.forked and process.parent is not None:
+        return "trainer" if process.spawned_rank else "worker"  # what a forkserver began has its command
     if _HELPERS.search(process.command_text) or not process.python:
         return "helper" if process.parent is not None else "trainer"
     parent = process.parent
