@@ -285,6 +285,12 @@ def test_runbooks_name_panels_that_exist(page):
     assert named <= {panel["title"] for panel in PANELS}
 
 
+def test_the_guide_tells_of_every_row():
+    guide = (REPOSITORY / "docs" / "how-to" / "dashboard.md").read_text()
+    table = guide.partition("## What it shows")[2].partition("##")[0]
+    assert re.findall(r"^\| ([A-Z][\w ]*?) \|", table, re.MULTILINE) == [row["title"] for row in ROWS]
+
+
 def test_every_metric_that_harness_serves_is_used_somewhere():
     """On the dashboard, or in a rule."""
     from harness.metrics.collector import TrainerCollector
