@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.report.facts import Evaluation, Span
-from harness.watch.logtail import tail
+from harness.watch.logend import tail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ from harness.report.judge import Ending, RateWatch, remarks
 from harness.report.rows import RowReader
 from harness.rundir import RunDirectory, seconds_of
 from harness.supervise.standing import ending_words, stand
-from harness.watch.logtail import tail
+from harness.watch.logend import tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.endings import signal_name
 from harness.render.text import clock, single_line
-from harness.watch.logtail import tail
+from harness.watch.logend import tail
 
 if TYPE_CHECKING:
     from pathlib import Path

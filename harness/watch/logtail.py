@@ -3,7 +3,8 @@
 Covers partial lines, carriage returns, rubbish, files that are truncated, replaced, missing or no files at
 all, gigabytes within bounded memory and bounded time per poll, the times of lines (`logindex`), and the
 log's size: the newest `keep_bytes` stay, blocks before them are given back (`holes`). Nothing here blocks,
-raises, or looks away from the log for good. Not here: what a terminal may be shown (`harness.render.text`).
+raises, or looks away from the log for good. Not here: the end of a log that is not
+followed (`logend`), what a terminal may be shown (`harness.render.text`).
 A file that was truncated and has grown past its old size between two polls looks like one that only grew.
 """
 
@@ -17,21 +18,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from harness.watch import holes
-from harness.watch.lines import LineSplitter, split_lines
-from harness.watch.logindex import IndexWriter, LogTime, time_at, times
+from harness.watch.lines import LineSplitter
+from harness.watch.logindex import IndexWriter
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.clock import Clock
 
-__all__ = ["LogFollower", "LogTime", "LogUpdate", "StampedLine", "stamped_tail", "tail", "time_at", "times"]
-
 READ_BYTES = 1 << 20
 POLL_SECONDS = 0.05  # reading time per poll: some hundred megabytes from the page cache
 SHOWN_BYTES = 64 << 10  # more than this per poll is for no human eye
 SKIP_BYTES = 256 << 20  # further behind than this, the newest is worth more than the rest
-TAIL_BYTES = 256 << 10
 _BLOCK = 4096
 
 
@@ -46,14 +44,6 @@ class LogUpdate:
     size_bytes: int  # of the file now, its given-back head included
     last_growth_wall_seconds: float | None
     notices: tuple[str, ...] = ()  # truncated, replaced, cannot be shortened: each said once
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StampedLine:
-    """A line of the log and when it had been written, if that is known."""
-
-    line: bytes
-    wall_seconds: float | None
 
 
 class LogFollower:
@@ -106,10 +96,6 @@ class LogFollower:
     def partial(self) -> bytes:
         """What stands of the line that has not ended yet: a progress bar's last frame, a prompt."""
         return self._splitter.partial
-
-    def tail(self, lines: int) -> tuple[bytes, ...]:
-        """The log's last lines, read from its end only."""
-        return tail(self._path, lines)
 
     def poll(self) -> LogUpdate:
         """Read what is new; never blocks for long, never raises."""
@@ -286,53 +272,3 @@ class LogFollower:
             )
             return
         self._punched = end
-
-
-# ---- reading a log without following it
-
-
-def _end_of(path: Path, max_bytes: int) -> tuple[bytes, int]:
-    """The last `max_bytes` of a regular file and the offset where they begin; nothing of anything else."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError:
-        return b"", 0
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return b"", 0
-        begin = max(0, status.st_size - max_bytes)
-        return os.pread(descriptor, max_bytes, begin), begin
-    except OSError:
-        return b"", 0
-    finally:
-        os.close(descriptor)
-
-
-def tail(path: Path, lines: int, *, max_bytes: int = TAIL_BYTES) -> tuple[bytes, ...]:
-    """The last lines of a log, within its last `max_bytes`; empty where it cannot be read."""
-    data, begin = _end_of(path, max_bytes)
-    found = split_lines(data)
-    if begin and len(found) > 1:
-        found = found[1:]  # its beginning was cut off
-    return tuple(found[-lines:]) if lines > 0 else ()
-
-
-def stamped_tail(
-    path: Path, index_path: Path, lines: int, *, max_bytes: int = TAIL_BYTES
-) -> tuple[StampedLine, ...]:
-    """The last lines, each with the time by which it was there."""
-    data, begin = _end_of(path, max_bytes)
-    entries = times(index_path)
-    end, stamped = begin, list[tuple[bytes, int]]()
-    for piece in data.split(b"\n"):
-        end += len(piece) + 1
-        stamped.append((piece, min(end, begin + len(data))))
-    if stamped and not stamped[-1][0]:
-        stamped.pop()
-    if begin and len(stamped) > 1:
-        stamped = stamped[1:]
-    return tuple(
-        StampedLine(line=(split_lines(piece) or [b""])[-1], wall_seconds=time_at(entries, at))
-        for piece, at in (stamped[-lines:] if lines > 0 else ())
-    )

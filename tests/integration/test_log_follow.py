@@ -7,7 +7,8 @@ import time
 import pytest
 
 from harness.clock import SYSTEM
-from harness.watch.logtail import LogFollower, stamped_tail, tail
+from harness.watch.logend import stamped_tail, tail
+from harness.watch.logtail import LogFollower
 from tests.support.env import clean_env
 from tests.support.programs import completed_on_a_small_disk
 from tests.support.wait import wait_for
@@ -126,7 +127,8 @@ def test_a_full_disk_costs_the_index_its_entries_and_nothing_else(tmp_path):
 import os
 from pathlib import Path
 from harness.clock import SYSTEM
-from harness.watch.logtail import LogFollower, times
+from harness.watch.logindex import times
+from harness.watch.logtail import LogFollower
 log, index = Path("/mnt/output.log"), Path("/mnt/output.index")
 log.touch()
 follower = LogFollower(log, index_path=index, keep_bytes=None, clock=SYSTEM)

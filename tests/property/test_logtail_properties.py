@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from harness.render.text import harmless, single_line
 from harness.watch.lines import MAX_LINE_BYTES, LineSplitter, split_lines
-from harness.watch.logtail import LogFollower, stamped_tail, tail, times
+from harness.watch.logend import stamped_tail, tail
+from harness.watch.logindex import times
+from harness.watch.logtail import LogFollower
 from tests.support.examples import examples
 from tests.support.views import Clock
 

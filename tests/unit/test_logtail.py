@@ -5,8 +5,9 @@ import pytest
 
 from harness.errors import RecordError
 from harness.watch import holes, logindex, logtail
+from harness.watch.logend import stamped_tail, tail
 from harness.watch.logindex import IndexWriter, time_at, times
-from harness.watch.logtail import LogFollower, stamped_tail, tail
+from harness.watch.logtail import LogFollower
 from tests.support.views import Clock
 
 MIB = 1 << 20
