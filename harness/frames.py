@@ -26,6 +26,8 @@ _GENERATED = re.compile(
 # CPython installs its library as lib/python3.N; conda, pyenv, uv, Debian and framework builds keep that part.
 # Our own hooks and what they call stand between a user's line and the library that it called.
 _HOOKS = re.compile(r"/harness/(auto/\w+|emit|record|place|values)\.py$")
+# multiprocessing under another name, as datasets and pathos use it.
+_COPIED = re.compile(r"/(site|dist)-packages/multiprocess/")
 _STDLIB = re.compile(r"/lib(64)?/python3(\.\d+)?t?/|/python3\d*\.zip/")
 
 
@@ -33,7 +35,7 @@ def owner(frame: Frame) -> Owner:
     """Whose code this frame runs."""
     if frame.native:
         return "native"
-    if frame.file.startswith("<frozen"):
+    if frame.file.startswith("<frozen") or _COPIED.search(frame.file):
         return "stdlib"
     if _PACKAGES.search(frame.file) or is_hook(frame) or is_generated(frame):
         return "package"
