@@ -83,11 +83,6 @@ class LogFollower:
         self._index = IndexWriter(index_path) if index_path is not None else None
 
     @property
-    def path(self) -> Path:
-        """The log."""
-        return self._path
-
-    @property
     def offset(self) -> int:
         """How far the log has been followed."""
         return self._offset
