@@ -37,6 +37,7 @@ GRACE_SECONDS = 5.0
 _TICK_SECONDS = 0.1
 _DIAGNOSIS_SECONDS = 15.0
 _KILL_SECONDS = 15.0
+_START_SECONDS = 60.0
 _STOPPING_SECONDS = 5.0
 _STOPPING_POLL_SECONDS = 0.02
 # The supervisor failed; the command cannot be executed; it was not found.
@@ -144,6 +145,8 @@ class Execution:
             now = self._now()
             if now - looked_at > _GAP_SECONDS:
                 over_at += now - looked_at
+            if self._watch.pid is None and now < began + _START_SECONDS:
+                over_at = now + self._stage.budget_seconds  # until the command runs the time is ours
             looked_at = now
             if now >= over_at:
                 self._tell(

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from harness.smoke.plan import Stage
 
 _SAMPLE_SECONDS = 0.1
-_SAMPLE_SHARE = 20  # at most a twentieth of the time
+_TREE_SECONDS = 0.3
+_TREE_SHARE = 20  # at most a twentieth of the time
 _SCRAPE_SECONDS = 0.5
 _SCRAPE_DEADLINE_SECONDS = 2.0
 _MAX_SCRAPE_BYTES = 8 << 20
@@ -55,7 +56,8 @@ class StageWatch:
         self._ranks: set[int] = set()
         self._stages: set[str] = set()
         self._stepping = False
-        self._next_sample = self._next_scrape = 0.0
+        self._next_tree = self._next_sample = self._next_scrape = 0.0
+        self._tree: list[psutil.Process] = []
         self._resident: list[int] = []
         self._resident_now: int | None = None
         self._resident_peak: int | None = None
@@ -83,12 +85,15 @@ class StageWatch:
                 self._record = self.run.read()
         self._read_records()
         now = time.monotonic()
-        if now >= self._next_sample:
+        if self.pid is not None and now >= self._next_tree:
             began = time.process_time()  # not the time in which others have the CPU
-            self._sample()
+            self._tree = _tree(self.pid)
             taken = time.process_time() - began
             # On a machine of thousands of processes a look takes long: then fewer of them.
-            self._next_sample = now + max(_SAMPLE_SECONDS, _SAMPLE_SHARE * taken)
+            self._next_tree = now + max(_TREE_SECONDS, _TREE_SHARE * taken)
+        if now >= self._next_sample:
+            self._next_sample = now + _SAMPLE_SECONDS
+            self._sample()
         if now >= self._next_scrape:
             self._next_scrape = now + _SCRAPE_SECONDS
             self._scrape()
@@ -165,11 +170,8 @@ class StageWatch:
             self._at = _at(state)
 
     def _sample(self) -> None:
-        pid = self.pid
-        if pid is None:
-            return
         total = most = 0
-        for process in _tree(pid):
+        for process in self._tree:
             with contextlib.suppress(psutil.Error, OSError, ValueError):
                 total += process.memory_info().rss
                 most = max(most, _high_water_bytes(process.pid))

@@ -34,7 +34,7 @@ emit.open(total_steps=steps, schedule=schedule)
 emit.stage("train")
 print('measured {"rows": 12, "ready": true}')
 for step in range(1, steps + 1):
-    time.sleep(0.05)
+    time.sleep(0.1)
     emit.step(step, loss=5 - 0.05 * step, lr=scheduled_rate(schedule, step), tokens=100)
 if stands:
     time.sleep(600)
@@ -73,7 +73,7 @@ print("Token indices sequence length is longer")
 kept = []
 for step in range(1, 21):
     kept.append(b"x" * (1 << 20))
-    time.sleep(0.1)
+    time.sleep(0.2)
     emit.step(step, loss=math.nan if step == 9 else 5.0, lr=1e-3, tokens=100, memory=(3 << 20,) * 3)
 emit.close()
 raise SystemExit("no reason")
@@ -305,12 +305,16 @@ def test_ctrl_z_stops_the_stage_too_and_fg_goes_on(folder: Path) -> None:
     assert ended["checks"][1] == {**ended["checks"][1], "what": "incident", "passed": True}
 
 
+def _waits_for_go(folder: Path) -> None:
+    """waits.yaml: a stage that ends once there is a file `go`."""
+    program = "import os, time; exec('while not os.path.exists(\"go\"): time.sleep(0.05)')"
+    command = json.dumps(["python", "-c", program])
+    (folder / "waits.yaml").write_text(f"stages: [{{name: waits, command: {command}}}]")
+
+
 def test_the_time_in_which_it_is_stopped_is_no_stages(folder: Path) -> None:
     terminal = Terminal(cwd=folder, env=clean_env(TERM="xterm", LANG="C.UTF-8"))
-    waits = "import os, time; exec('while not os.path.exists(\"go\"): time.sleep(0.05)')"
-    (folder / "waits.yaml").write_text(
-        f"stages: [{{name: waits, command: [python, -c, {json.dumps(waits)}]}}]"
-    )
+    _waits_for_go(folder)
     began = time.monotonic()
     try:
         terminal.type(f"{' '.join(SMOKE)} waits.yaml\n")
@@ -351,16 +355,18 @@ def test_should_it_be_killed_while_it_is_stopped_its_stage_ends_too(folder: Path
 
 
 def test_nohup_is_respected(folder: Path) -> None:
+    _waits_for_go(folder)
     process = subprocess.Popen(
-        ["nohup", *SMOKE, "plan.yaml", "--only", "train"],
+        ["nohup", *SMOKE, "waits.yaml"],
         cwd=folder,
         env=clean_env(),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    wait_for(lambda: _started(folder, "train"), 60, "the stage to run")
+    wait_for(lambda: _started(folder, "waits"), 60, "the stage to run")
     process.send_signal(signal.SIGHUP)
+    (folder / "go").touch()
     out, _ = process.communicate(timeout=90)
     assert process.returncode == 0, out
     assert "passed · 1 passed" in out
