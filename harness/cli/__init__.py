@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 USAGE = 2
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 INTERRUPTED = 130
 
 
@@ -115,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except Exception as error:
-        if isinstance(error, OSError) and error.filename is None and error.errno in _FULL:
+        if isinstance(error, OSError) and _output_is_stuck(error):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             print(f"harness: standard output cannot be written: {error.strerror}", file=sys.stderr)
             return HarnessError.exit_status
@@ -155,6 +154,17 @@ def _settle_streams() -> None:
         reconfigure = getattr(getattr(sys, name), "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="harness")
+
+
+def _output_is_stuck(error: OSError) -> bool:
+    """Whether what was printed cannot be written: it is still held then, and fails again."""
+    if getattr(sys.stdout, "write_through", False):  # python -u: nothing is held
+        return error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:

@@ -112,12 +112,13 @@ def test_closed_standard_streams_change_no_status_and_no_file(tmp_path: Path, cl
     assert subprocess.run(["sh", "-c", status], cwd=tmp_path, env=clean_env(), timeout=60, check=True)
 
 
-def test_a_full_disk_behind_standard_output_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_standard_output_is_one_line(tmp_path: Path, unbuffered: str) -> None:
     make_run(tmp_path)
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "harness", "status", str(tmp_path / "run")],
-            env=clean_env(),
+            env=clean_env(PYTHONUNBUFFERED=unbuffered),
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
