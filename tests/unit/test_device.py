@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.support import needs, tiny_run
 from tests.support.env import REPOSITORY, clean_env
 from tests.support.programs import completed
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 torch = needs.require("torch")
 
@@ -102,3 +100,24 @@ def test_how_threads_wait_is_said_before_torch_is_loaded(
         env=clean_env(PYTHONPATH=f"{tmp_path}:{REPOSITORY}", **chosen),
     )
     assert done.stdout.strip().endswith(f"policy {found}"), done
+
+
+@pytest.mark.parametrize(("chosen", "size"), [({}, "2000"), ({"TORCH_FR_BUFFER_SIZE": "7"}, "7")])
+def test_the_flight_recorder_is_on_before_torch_is_loaded_and_a_choice_is_kept(
+    tmp_path: Path, chosen: dict[str, str], size: str
+) -> None:
+    (tmp_path / "torch.py").write_text(
+        "import os\n"
+        "print(os.environ['TORCH_FR_BUFFER_SIZE'], os.environ['TORCH_FR_DUMP_TEMP_FILE'], flush=True)\n"
+        "os._exit(0)\n"
+    )
+    out = tmp_path / "out"
+    done = completed(
+        [sys.executable, "-m", "nsa", "train", str(tiny_run.config(tmp_path)), "--out", str(out)],
+        env=clean_env(PYTHONPATH=f"{tmp_path}:{REPOSITORY}", **chosen),
+    )
+    assert done.stdout.split() == [size, str(out / "flight_recorder" / "rank_")], done
+    # The names are torch's own: another version that has others would record nothing, in silence.
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        assert all(text.find(name) >= 0 for name in (b"TORCH_FR_BUFFER_SIZE", b"TORCH_FR_DUMP_TEMP_FILE"))
