@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from harness.evidence import Reading
 from harness.rules import runs, say, spins
 from harness.rules.progress import progress
+from harness.rules.rests import rests
 from harness.rules.view import descendants
 from harness.rules.waits import IDLE_CORES
 
@@ -115,8 +116,10 @@ def _moves_bytes(scene: Scene, chain: Chain) -> bool:
 
 
 def goes_on(scene: Scene, chain: Chain) -> bool:
-    """Whether a chain ends in work that goes on: counters, bytes, or a CPU that no rule calls a spin."""
+    """Whether a chain ends in work that goes on: it counts, moves bytes, rests shortly, or computes."""
     if progress(scene, chain) is not None or _moves_bytes(scene, chain):
+        return True
+    if rests(scene, chain.end) is not None:
         return True
     found = spins.spinning(scene, chain) if chain.end.kind == "busy" else None
     return found is not None and found.state != "hung"

@@ -129,13 +129,20 @@ def _socket(scene: Scene, wait: Wait) -> str:
 
 def _pipe(wait: Wait) -> str:
     first, last, seconds = _io(wait.thread.process)
-    if first is None or last is None or seconds <= 0 or not runs.runs_again(wait.thread):
+    if first is None or last is None or seconds <= 0 or not _took(wait):
         return ""
     reads = wait.kind != "pipe-write"
     moved = last.read_chars - first.read_chars if reads else last.write_chars - first.write_chars
     if moved <= 0:
         return ""
     return f"{moved:,} bytes {'came' if reads else 'went'} in {seconds:.1f} s"
+
+
+def _took(wait: Wait) -> bool:
+    """Whether what its process moved was moved by this thread: it ran again and again, or alone."""
+    others = (each for each in wait.thread.process.threads if each is not wait.thread)
+    alone = not any(runs.counted(each)[0] for each in others)
+    return bool(runs.runs_again(wait.thread)) or (alone and runs.counted(wait.thread)[0] > 0)
 
 
 def _portions(process: ProcessView) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
 from harness.rules import activity, lockfiles, runs, say
-from harness.rules.loops import gives_each_round, never_leaves, works_beside
 from harness.rules.progress import ends
+from harness.rules.rests import rests
 from harness.rules.runs import runs_again
 from harness.rules.threads import code_frames
 from harness.rules.view import descendants
@@ -19,15 +19,10 @@ from harness.rules.view import descendants
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.evidence import Frame
     from harness.findings import Finding
     from harness.rules.scene import Scene
     from harness.rules.view import ProcessView
     from harness.rules.waits import Wait
-
-
-# A rest between two rounds; what sleeps longer is looked at for itself.
-_SHORT_SECONDS = 5.0
 
 
 def pipes(scene: Scene) -> Iterator[Finding]:
@@ -144,7 +139,9 @@ def children(scene: Scene) -> Iterator[Finding]:
 
 def sleeping(scene: Scene) -> Iterator[Finding]:
     """Sleep and retry-sleep."""
-    for chain, wait in ends(scene, "sleep", "retry"):
+    for chain, wait in ends(scene, "sleep", "retry", "native"):
+        if wait.kind == "native" and rests(scene, wait) is None:
+            continue
         frame = wait.user
         retries = wait.kind == "retry" or _retries(scene, wait)
         counted = [each.words for each in scene.motion(wait.thread).counters[:2]]
@@ -159,7 +156,7 @@ def sleeping(scene: Scene) -> Iterator[Finding]:
                 evidence=[f"`{scene.sources.line(frame)}`" if frame else "", *counted],
                 next_steps=["see in its log why each try fails", "bound the number of tries"],
             )
-        elif (round_of := _round(scene, wait)) is not None:
+        elif (round_of := rests(scene, wait)) is not None:
             often, _, seconds = runs.counted(wait.thread)
             yield say.finding(
                 scene,
@@ -167,8 +164,8 @@ def sleeping(scene: Scene) -> Iterator[Finding]:
                 "slow",
                 "slow-progress",
                 0.58,
-                f"{say.who(wait.thread)} sleeps in each round of a loop that is to go on for ever, at "
-                f"{say.place(round_of)}; what a round achieves cannot be seen from outside.",
+                f"{say.who(wait.thread)} rests as a part of its work, at {say.place(round_of)}; "
+                "what it achieves between two rests cannot be seen from outside.",
                 evidence=[f"`{scene.sources.line(frame)}`" if frame else "", _woke(often, seconds), *counted],
                 next_steps=["let it log its steps, or start it with harness run: then steps are counted"],
             )
@@ -195,23 +192,6 @@ def _retries(scene: Scene, wait: Wait) -> bool:
     return False
 
 
-def _round(scene: Scene, wait: Wait) -> Frame | None:
-    """The frame of a `while True` without a way out that rests, shortly, beside its work."""
-    sleeper = next(iter(code_frames(wait.thread)), None)
-    for frame in code_frames(wait.thread):
-        loop = next(iter(scene.sources.loops(frame)), None)
-        if loop is None:
-            continue
-        turns = never_leaves(loop) and (frame is not sleeper or works_beside(loop))
-        # The pause of a generator, at the loop's own level: what it gives next is not what it waits for.
-        at_level = any(each.lineno <= frame.line <= (each.end_lineno or 0) for each in loop.body)
-        turns = turns or (gives_each_round(loop) and at_level)
-        length = scene.sources.argument(sleeper, "sleep") if sleeper is not None else None
-        short = length is not None and length <= _SHORT_SECONDS
-        return frame if turns and (short or runs_again(wait.thread)) else None
-    return None
-
-
 def _woke(often: int, seconds: float) -> str:
     return f"it woke up {often} times in {seconds:.1f} s" if often else ""
 
@@ -227,7 +207,7 @@ def _unread_loop(scene: Scene, wait: Wait) -> str:
 def native(scene: Scene) -> Iterator[Finding]:
     """native-wait: asleep in native code, and no rule knows in what."""
     for chain, wait in ends(scene, "native", "signal", "native-futex", "gpu"):
-        if wait.thread.stood_still is not True or wait.user is None:
+        if wait.thread.stood_still is not True or wait.user is None or rests(scene, wait) is not None:
             continue
         frames = [each.function for each in wait.thread.native_frames[:4]]
         if wait.kind == "signal":

@@ -133,6 +133,11 @@ class Sources:
                 return ast.unparse(node.func.value)
         return None
 
+    def function(self, frame: Frame) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+        """A frame's function, where its source was seen whole."""
+        found = next((node for node in self._nodes(frame) if isinstance(node, _FUNCTIONS)), None)
+        return found if found is not None and found.name == frame.function else None
+
     def argument(self, frame: Frame, function: str) -> float | None:
         """What the only argument of a call on a frame's line is worth, with the frame's numbers."""
         for node in self._nodes(frame):
