@@ -266,4 +266,9 @@ def _fetch(options: argparse.Namespace) -> int:
     place = fetch(config.data, options.out, options.documents, progress=say)
     say(f"fetched into {place}")
     say(f"train on it with: --set data.source=files --set 'data.paths=[{options.out}/*.parquet]'")
+    if config.tokenizer.kind == "gpt2" and config.tokenizer.path is None:
+        say(
+            "its tokenizer comes from the hub too: hf download openai-community/gpt2 vocab.json merges.txt"
+            " --local-dir DIR, and --set tokenizer.path=DIR"
+        )
     return 0
