@@ -21,7 +21,8 @@ _INTERRUPTED = 130
 _EPILOG = """\
 Every stage of PLAN runs under the supervisor of `harness run`, in a run directory of its own below
 runs/smoke-<UTC>/. One that stalls or is over its budget is diagnosed, then ended; what depends on it is
-skipped, the others go on. report.json in that folder holds everything.
+skipped, the others go on. report.json in that folder holds everything. Ctrl-C ends the stage that runs and
+still gives the report; Ctrl-Z stops it, fg goes on.
 
 exit status: 0 all passed; 1 some did not; 2 usage, or a mistake in the plan; 130 interrupted.
 
