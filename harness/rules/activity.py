@@ -76,14 +76,23 @@ def works(scene: Scene, process: ProcessView) -> str:
             often, worked, watched = runs.counted(each.main)
             if runs.runs_again(each.main) and worked >= _WORKS_SHARE * watched:
                 return f"pid {each.pid} ran {often} times in {watched:.1f} s, for {worked * 1000:.0f} ms"
-            if runs.runs_again(each.main) and (wrote := each.wrote_between) > 0:
-                return f"pid {each.pid} writes now and then, {wrote:,} bytes at least between our looks"
+            if words := _now_and_then(each):
+                return words
+        elif words := _now_and_then(each):
+            return words
         elif spins.cpu(each) >= IDLE_CORES:
             # No Python: that it uses a CPU is all that can be seen.
             return f"pid {each.pid} uses {spins.cpu(each) * 100:.0f} % of a CPU"
         elif seconds > 0 and spins.io_rate(scene, each) >= _MUCH_IO_BYTES_PER_SECOND:
             return f"pid {each.pid} moves {spins.io_rate(scene, each) / 1e6:.1f} MB a second"
     return ""
+
+
+def _now_and_then(process: ProcessView) -> str:
+    """What shows that a process which mostly waits reads or writes something again and again."""
+    if process.main is None or not runs.runs_again(process.main) or not process.moved_between:
+        return ""
+    return f"pid {process.pid} reads and writes: {process.moved_between:,} bytes and more between our looks"
 
 
 def slow_io(scene: Scene) -> Iterator[Finding]:

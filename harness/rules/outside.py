@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness.findings import Finding
+    from harness.rules.chain import Chain
     from harness.rules.scene import Scene
     from harness.rules.view import ProcessView
     from harness.rules.waits import Wait
@@ -34,20 +35,26 @@ def pipes(scene: Scene) -> Iterator[Finding]:
         far = _far_end(scene, wait)
         other = "writes" if cause == "pipe-read" else "reads"
         words = ", ".join(far) if far else "nobody that we can see"
+        working = _works(scene, far)
         yield say.finding(
             scene,
             chain,
-            "hung",
+            "slow" if working else "hung",
             cause,
             0.9 if wait.descriptor is not None else 0.75,
             f"{say.who(wait.thread)} waits for {'data in' if cause == 'pipe-read' else 'room in'} "
             f"a pipe that {words} "
-            f"{other}, at {say.place(wait.user)}.",
+            f"{other}, at {say.place(wait.user)}" + (f"; it works: {working}." if working else "."),
             evidence=[
                 f"at the pipe's other end: {words}",
                 *([wait.descriptor.target] if wait.descriptor else []),
+                working,
             ],
-            next_steps=[f"look at the process at the other end: it {other} nothing"],
+            next_steps=[
+                "look again: the process at the other end is at work"
+                if working
+                else f"look at the process at the other end: it {other} nothing"
+            ],
         )
     for chain, wait in ends(scene, "stdin"):
         yield say.finding(
@@ -109,6 +116,9 @@ def children(scene: Scene) -> Iterator[Finding]:
             each for each in process.children if call and call.arguments and each.pid in call.arguments[:2]
         ]
         child = next(iter(named or process.children), None)
+        if child is not None and not child.alive and (far := _writers(scene, process)):
+            yield _kept_open(scene, chain, wait, child, far)
+            continue
         facts = [f"the child is {say.commands(child)}, state {child.state}"] if child is not None else []
         for below in [child, *descendants(child)] if child is not None else []:
             if below.main is not None:
@@ -135,6 +145,40 @@ def children(scene: Scene) -> Iterator[Finding]:
                 "give the call a timeout",
             ],
         )
+
+
+def _kept_open(scene: Scene, chain: Chain, wait: Wait, child: ProcessView, far: list[str]) -> Finding:
+    """pipe-read: the subprocess has ended, and what it started keeps its pipe open."""
+    words = ", ".join(far)
+    return say.finding(
+        scene,
+        chain,
+        "hung",
+        "pipe-read",
+        0.9,
+        f"{say.who(wait.thread)} reads the output of its subprocess pid {child.pid}, at "
+        f"{say.place(wait.user)}: that one has ended, but {words} keeps the pipe open.",
+        evidence=[f"pid {child.pid} {child.ended} (a zombie)", f"at the pipe's other end: {words}"],
+        next_steps=["send the output of what goes on in the background elsewhere: >/dev/null 2>&1 &"],
+    )
+
+
+def _writers(scene: Scene, reader: ProcessView) -> list[str]:
+    """The processes that hold the writing end of a pipe that this one alone reads, its stdin left out."""
+    found: dict[int, str] = {}
+    pipes = scene.view.case.pipes
+    stdin = {
+        each.inode.value
+        for each in (
+            reader.process.descriptors.value if isinstance(reader.process.descriptors, Reading) else ()
+        )
+        if each.number < 3 and isinstance(each.inode, Reading)
+    }
+    for pipe in pipes.value if isinstance(pipes, Reading) else ():
+        reads = {each.pid for each in pipe.ends if each.access in ("read", "both")}
+        if reads == {reader.pid} and pipe.inode not in stdin:
+            found |= {each.pid: each.command for each in pipe.ends if each.access == "write"}
+    return [f"pid {pid} ({command})" for pid, command in sorted(found.items()) if pid != reader.pid]
 
 
 def sleeping(scene: Scene) -> Iterator[Finding]:
@@ -231,6 +275,13 @@ def native(scene: Scene) -> Iterator[Finding]:
             evidence=[f"native frames: {', '.join(frames)}"] if frames else [wait.on],
             next_steps=["harness diagnose --native always shows the C frames"],
         )
+
+
+def _works(scene: Scene, far: list[str]) -> str:
+    """What shows that a process at a pipe's other end advances; nothing where it is not of this tree."""
+    pids = (int(each.split()[1]) for each in far if each.startswith("pid "))
+    found = (scene.view.by_pid.get(pid) for pid in pids)
+    return next((words for each in found if each is not None and (words := activity.works(scene, each))), "")
 
 
 def _far_end(scene: Scene, wait: Wait) -> list[str]:

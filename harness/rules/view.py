@@ -129,10 +129,10 @@ class ProcessView:
         return None
 
     @cached_property
-    def wrote_between(self) -> int:
-        """Bytes that it wrote at least in each half of the time we looked; 0 where that was not read."""
+    def moved_between(self) -> int:
+        """Bytes that it moved at least in each half of the time we looked; 0 where that was not read."""
         seen = [
-            each.io.value.write_chars
+            each.io.value.read_chars + each.io.value.write_chars
             for sample in self.view.case.samples
             for each in sample.processes
             if each.pid == self.pid and isinstance(each.io, Reading)
