@@ -203,6 +203,16 @@ def test_text_that_is_not_there_is_one_line_and_status_2(tmp_path: Path) -> None
     assert "\n" not in str(raised.value)
 
 
+def test_a_fetch_says_how_to_train_on_it_and_what_else_comes_from_the_hub(tmp_path: Path) -> None:
+    config, out = tiny_run.config(tmp_path), tmp_path / "fetched"
+    done = tiny_run.run(
+        *("data", "fetch", config, "--set", "tokenizer.kind=gpt2", "--documents", "3", "--out", out)
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"--set data.source=files --set 'data.paths=[{out}/*.parquet]'" in done.stdout
+    assert "hf download openai-community/gpt2 vocab.json merges.txt" in done.stdout
+
+
 def test_too_little_held_out_text_is_said(tmp_path: Path) -> None:
     config = tiny_run.config(tmp_path, data={"eval_fraction": 1e-9})
     with pytest.raises(
