@@ -54,8 +54,10 @@ def main():
         schedule.step()
     torch.save(model.state_dict(), "model.pt")
     if args.ranks:
-        # DDP first: its reducer, left as the last to hold the group, joins gloo's threads with the GIL held,
-        # and one of them may wait for it (torch 2.13, without a harness: five ends of thirteen under load).
+        # torch 2.13, with a harness or without: gloo's thread takes the GIL to free the last allreduce. A DDP
+        # that outlives the group joins that thread with the GIL held: a hang, at five ends of thirteen under
+        # load. An interpreter that ends meanwhile ends the thread within a destructor: "terminate called
+        # without an active exception". So DDP goes first, and then the group, which waits for the thread.
         del model
         torch.distributed.destroy_process_group()
 
