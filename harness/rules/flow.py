@@ -52,7 +52,13 @@ def has_limit(call: Syscall) -> bool:
 def served(scene: Scene, wait: Wait) -> str:
     """What shows that a wait inside the training ends again and again, or nothing."""
     thread, call = wait.thread, wait.thread.syscall
-    if wait.kind not in _SERVED or call is None or has_limit(call) or not runs.runs_again(thread):
+    if wait.kind not in _SERVED or call is None or has_limit(call):
+        return ""
+    if scene.motion(thread).user_lines_changed:
+        return (
+            f"{thread.name or 'the thread'} stood at other lines before it waited for {say.waits_for(wait)}"
+        )
+    if not runs.runs_again(thread):
         return ""
     # The proxy's own method was made while the program ran, and has no source.
     caller = next((each for each in code_frames(thread) if scene.sources.of(each) is not None), None)
