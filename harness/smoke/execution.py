@@ -149,9 +149,6 @@ class Execution:
                 over_at = now + self._stage.budget_seconds  # until the command runs the time is ours
             looked_at = now
             if now >= over_at:
-                self._tell(
-                    Moment(at="over its budget: diagnosing", resident_bytes=self._moment.resident_bytes)
-                )
                 diagnosis = self._diagnose()
                 if process.poll() is None:
                     self._stop(process, signal.SIGTERM)
@@ -202,6 +199,7 @@ class Execution:
         end = time.monotonic() + _DIAGNOSIS_SECONDS + GRACE_SECONDS
         out = None
         while out is None:
+            self._tell(Moment(at="over its budget: diagnosing", resident_bytes=self._moment.resident_bytes))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 out, _ = child.communicate(timeout=_TICK_SECONDS)
             if self._interrupts.count or time.monotonic() >= end:
