@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from harness import frames as code
-from harness.evidence import Frame, Reading
+from harness.evidence import Frame
 from harness.rules import say
 from harness.rules.loops import (
     does_nothing,
@@ -21,9 +21,16 @@ from harness.rules.loops import (
     exit_names,
     is_open_ended,
     never_leaves,
-    touched,
 )
 from harness.rules.progress import progress
+from harness.rules.turning import (
+    called_again,
+    calls_of_its_own,
+    never_ends,
+    over_dumps,
+    standing_generators,
+    stands,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +39,6 @@ if TYPE_CHECKING:
     from harness.rules.chain import Chain
     from harness.rules.loops import Loop
     from harness.rules.scene import Scene
-    from harness.rules.threads import ThreadView
     from harness.rules.view import ProcessView
     from harness.rules.waits import Wait
 
@@ -40,7 +46,6 @@ if TYPE_CHECKING:
 # A thread that computes reads its modules and its data as well.
 MOSTLY_IO_BYTES_PER_SECOND = 8 * 2**20
 _PARALLEL_CORES = 1.6
-_IDLE_CORES = 0.02
 # A call that turns in one place touches hardly any page that it had not touched before.
 _NEW_PAGES_PER_SECOND = 20
 # What may well turn for ever in one call.
@@ -96,12 +101,12 @@ def spinning(scene: Scene, chain: Chain) -> Finding | None:
     moved = {each.name for each in motion.counters}
     if loop is not None and ends_by_clock(loop):
         return _until_a_moment(scene, chain, frame, used)
-    for within, endless in _generators(scene, thread, frame):
+    for within, endless in standing_generators(scene, thread, frame):
         return _endless(scene, chain, within, endless, used, 0.8)
     if loop is not None and loop is loops[0] and not works and not (exit_names(loop) & moved):
         if never_leaves(loop) and not does_nothing(loop):
             return _rounds(scene, chain, frame, loop, used)
-        sure = _never_ends(thread, frame, loop)
+        sure = never_ends(thread, frame, loop)
         if sure:
             return _endless(scene, chain, frame, loop, used, sure)
         return _unseen_end(scene, chain, frame, loop, used)
@@ -187,70 +192,6 @@ def _rounds(scene: Scene, chain: Chain, frame: Frame, loop: Loop, used: list[str
     )
 
 
-def _never_ends(thread: ThreadView, frame: Frame, loop: Loop) -> float:
-    """How sure it is that nothing changes on which a loop's end depends; 0 where that was not seen."""
-    seen = _over_dumps(thread, frame)
-    changed = _changed(seen)
-    hidden = {
-        name
-        for name in exit_names(loop) & touched(loop)
-        if any(each.name == name and each.kind in ("object", "container", "numbers") for each in frame.locals)
-    }
-    if exit_names(loop) & changed:
-        return 0.0
-    if not hidden or len(seen) < 2:
-        return 0.85
-    # What it changes cannot be read; that none of its variables moved says that it changes nothing.
-    return 0.0 if changed else 0.8
-
-
-def _generators(scene: Scene, thread: ThreadView, frame: Frame) -> Iterator[tuple[Frame, Loop]]:
-    """The endless loop of a generator that a `for` of this frame goes over, where nothing in it moves."""
-    if not any(isinstance(each, ast.For) for each in scene.sources.loops(frame)[:1]):
-        return
-    for stack, trusted in zip(thread.stacks, thread.trusted, strict=True):
-        frames = [each for each in stack.frames if not each.native] if stack is not None and trusted else []
-        for inner, outer in itertools.pairwise(frames):
-            called = (outer.file, outer.function) == (frame.file, frame.function)
-            if not called or code.owner(inner) != "user" or not scene.sources.yields(inner):
-                continue
-            loop = next((each for each in scene.sources.loops(inner) if isinstance(each, ast.While)), None)
-            if loop is not None and _stands(inner, _over_dumps(thread, inner), loop):
-                yield inner, loop
-
-
-def _stands(frame: Frame, seen: list[Frame], loop: Loop) -> bool:
-    """Whether a loop's end depends on names, all of them were read twice or more, and none of them moved."""
-    names = exit_names(loop)
-    written = names & touched(loop)
-    readable = all(each.kind in ("number", "bool") for each in frame.locals if each.name in written)
-    return bool(names) and len(seen) > 1 and readable and not names & _changed(seen)
-
-
-def _over_dumps(thread: ThreadView, frame: Frame) -> list[Frame]:
-    """The innermost frame of the same function in every dump whose variables may be trusted."""
-    found = []
-    for stack, trusted in zip(thread.stacks, thread.trusted, strict=True):
-        same = [
-            each
-            for each in (stack.frames if stack is not None and trusted else ())
-            if (each.file, each.function) == (frame.file, frame.function)
-        ]
-        found += same[:1]
-    return found
-
-
-def _changed(seen: list[Frame]) -> set[str]:
-    """Names that stood for another object, or another value, in some dump."""
-    values: dict[str, set[tuple[int, str, str]]] = {}
-    for frame in seen:
-        for each in frame.locals:
-            # A number is told by its value: the same one may be made anew.
-            address = 0 if each.kind == "number" else each.address
-            values.setdefault(each.name, set()).add((address, each.value, each.mark))
-    return {name for name, different in values.items() if len(different) > 1}
-
-
 def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
     """Every sample shows the same lines: one call into C, or a loop of one line."""
     thread, frame = chain.end.thread, chain.end.user
@@ -287,18 +228,23 @@ def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
                 evidence=["every sample stands on the same line", *used],
                 next_steps=["see what should change the condition, and who should do it"],
             )
-    if called_again := _called_again(thread):
-        turning = next((each for each in scene.sources.loops(frame) if isinstance(each, ast.While)), None)
-        if turning is not None and _stands(frame, _over_dumps(thread, frame), turning):
-            return _endless(scene, chain, frame, turning, used, 0.8)
+    if bound_anew := called_again(thread):
+        # It may be what a loop asks again and again that stands in every sample.
+        outward = itertools.dropwhile(lambda each: each is not frame, thread.python_frames)
+        for outer in outward:
+            turning = next(iter(scene.sources.loops(outer)), None)
+            if isinstance(turning, ast.While) and stands(outer, over_dumps(thread, outer), turning):
+                return _endless(scene, chain, outer, turning, used, 0.8)
+            if turning is not None:
+                break
         return say.finding(
             scene,
             chain,
             "slow",
             "slow-progress",
             0.7,
-            f"It works at {say.place(frame)}, call after call: {called_again} is another one each time.",
-            evidence=[f"{called_again} changed between the samples", *used],
+            f"It works at {say.place(frame)}, call after call: {bound_anew} is another one each time.",
+            evidence=[f"{bound_anew} changed between the samples", *used],
         )
     native = thread.native_frames
     computing = next((each for each in native if _COMPUTES.search(f"{each.function} {each.file}")), None)
@@ -319,7 +265,7 @@ def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
             evidence=[why, *used],
             next_steps=["look again: the next sample should stand elsewhere"],
         )
-    if (calls := _calls_of_its_own(thread)) > 0:
+    if (calls := calls_of_its_own(thread)) > 0:
         return say.finding(
             scene,
             chain,
@@ -365,37 +311,6 @@ def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
         ],
         next_steps=["see what this call was given: a regular expression that backtracks, a size, a file"],
     )
-
-
-def _calls_of_its_own(thread: ThreadView) -> int:
-    """How often it read or wrote in every time between two looks; 0 where another thread may have done so."""
-    process = thread.process
-    if any((each.cpu_cores or 0.0) > _IDLE_CORES for each in process.threads if each is not thread):
-        return 0
-    counts = [
-        each.io.value.read_calls + each.io.value.write_calls
-        for sample in process.view.case.samples
-        for each in sample.processes
-        if each.pid == process.pid and isinstance(each.io, Reading)
-    ]
-    return min((after - before for before, after in itertools.pairwise(counts)), default=0)
-
-
-def _called_again(thread: ThreadView) -> str:
-    """A variable of the user's that was bound anew between the dumps: the call into C is another one."""
-    for frame in thread.python_frames:
-        if code.owner(frame) == "user":
-            seen = _over_dumps(thread, frame)
-            for name in dict.fromkeys(each.name for each in frame.locals if each.name.isidentifier()):
-                bound = {  # a number by its value: the next one is often made where the last one was
-                    (each.value if each.kind == "number" else each.address, each.mark)
-                    for one in seen
-                    for each in one.locals
-                    if each.name == name
-                }
-                if len(bound) > 1:
-                    return name
-    return ""
 
 
 def _until_a_moment(scene: Scene, chain: Chain, frame: Frame, used: list[str]) -> Finding:
