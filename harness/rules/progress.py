@@ -81,6 +81,8 @@ def _by_flow(scene: Scene, chain: Chain) -> Progress | None:
     # A main thread that only waits for another to be done: that one's waits are the trainer's.
     at_work = next((each for each in chain.waits if each.kind not in _FOR_ANOTHER), chain.begin)
     words = flow.served(scene, at_work) or flow.turns(at_work)
+    if not words and chain.end is not at_work and (words := flow.served(scene, chain.end)):
+        return Progress(words=words, thread=chain.end.thread)
     return Progress(words=words, thread=at_work.thread) if words else None
 
 
