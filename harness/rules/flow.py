@@ -55,9 +55,7 @@ def served(scene: Scene, wait: Wait) -> str:
     if wait.kind not in _SERVED or call is None or has_limit(call):
         return ""
     if scene.motion(thread).user_lines_changed:
-        return (
-            f"{thread.name or 'the thread'} stood at other lines before it waited for {say.waits_for(wait)}"
-        )
+        return f"{thread.name or 'the thread'} came to other lines, and waits for {say.waits_for(wait)} again"
     if not runs.runs_again(thread):
         return ""
     # The proxy's own method was made while the program ran, and has no source.

@@ -2,7 +2,12 @@
 
 import time
 
-TRUTH = {"state": "healthy", "cause": "healthy", "needs": ["torch"], "settle_seconds": 1.0}
+TRUTH = {
+    "state": ["healthy", "slow"],
+    "cause": ["healthy", "slow-progress"],
+    "needs": ["torch"],
+    "settle_seconds": 1.0,
+}
 
 
 class Images:
