@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from harness.rules import runs, say
+from harness.rules import flow, runs, say
 from harness.rules.progress import ends, progress
 from harness.rules.view import workers_of
 
@@ -211,7 +211,9 @@ def futures(scene: Scene) -> Iterator[Finding]:
 def loops(scene: Scene) -> Iterator[Finding]:
     """async-wait: an idle event loop."""
     for chain, wait in ends(scene, "async"):
-        if runs.runs_again(wait.thread):
+        call = wait.thread.syscall
+        timed = call is not None and flow.has_limit(call) and runs.counted(wait.thread)[0] > 0
+        if timed or runs.runs_again(wait.thread):
             continue  # its timers go off: which task waits for what cannot be seen from outside
         yield say.finding(
             scene,

@@ -37,7 +37,7 @@ def rests(scene: Scene, wait: Wait) -> Frame | None:
     loops = scene.sources.loops(sleeper)
     if loops:
         return sleeper if _turns(loops[0], sleeper, beside=True) else None
-    if wait.kind != "sleep" or sleeper.function == "<module>" or not _makes_something(scene, sleeper):
+    if wait.kind != "sleep" or sleeper.function == "<module>" or _ASKS.search(sleeper.function):
         return None
     return _called_for_work(scene, wait, sleeper)
 
@@ -62,9 +62,9 @@ def _turns(loop: Loop, frame: Frame, *, beside: bool) -> bool:
 
 
 def _makes_something(scene: Scene, frame: Frame) -> bool:
-    """Whether a function that rests does, or gives, something besides; and its name asks for nothing."""
+    """Whether a function that rests does, or gives, something besides."""
     function = scene.sources.function(frame)
-    if function is None or _ASKS.search(function.name) or scene.sources.handles_failure(frame):
+    if function is None or scene.sources.handles_failure(frame):
         return False
     in_handler = any(
         isinstance(each, ast.ExceptHandler) and each.lineno <= frame.line <= (each.end_lineno or 0)
@@ -84,18 +84,19 @@ def _makes_something(scene: Scene, frame: Frame) -> bool:
 
 def _called_for_work(scene: Scene, wait: Wait, sleeper: Frame) -> Frame | None:
     """Who calls it: a loop that counts or goes over something, or a library that asks for item after item."""
+    makes = _makes_something(scene, sleeper)
     below = iter(wait.thread.python_frames)
     for frame in below:
         if frame is sleeper:
             break
     for frame in below:
         if code.owner(frame) != "user":
-            return sleeper  # a loader, a pool, a map
+            return sleeper if makes else None  # a loader, a pool, a map
         if loops := scene.sources.loops(frame):
             loop = loops[0]
             if scene.sources.retries(frame):
                 return None
-            if _turns(loop, frame, beside=False) or _counts(loop):
+            if never_leaves(loop) or (makes and (_turns(loop, frame, beside=False) or _counts(loop))):
                 return sleeper
             return None
     return None

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 MOSTLY_IO_BYTES_PER_SECOND = 8 * 2**20
 _PARALLEL_CORES = 1.6
 # A call that turns in one place touches hardly any page that it had not touched before.
-_NEW_PAGES_PER_SECOND = 20
+_NEW_PAGES_PER_SECOND = 5
 # What may well turn for ever in one call.
 _MATCHES = re.compile(
     r"sre_|regex|\bre\.|\.(match|search|sub|subn|fullmatch|findall|finditer|split|replace)\("
