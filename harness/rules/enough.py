@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from harness.evidence import Missing
 from harness.rules import runs
 from harness.rules.flights import parting
+from harness.rules.threads import user_frames
 
 if TYPE_CHECKING:
     from harness.findings import Blame, Finding, Link
@@ -72,10 +73,9 @@ def _lacks(scene: Scene, finding: Finding, thread: ThreadView) -> str:
         return "what its file descriptors are could not be read"
     if not any(sample for each in process.threads for sample in each.samples):
         return "what its threads do in the kernel could not be read"
-    ran, _, seconds = runs.counted(thread)
-    if seconds > 0 and not ran:
+    if _rests(thread) and all(_rests(each) for each in process.threads if user_frames(each)):
         return ""
-    # It runs now and then, for all we know: what could tell that it gets on must have been seen.
+    # Something runs now and then, for all we know: what could tell that it gets on must have been seen.
     if isinstance(_io(scene, thread), Missing):
         return "its I/O, which would tell whether it gets on, could not be read"
     trusted = sum(
@@ -86,6 +86,12 @@ def _lacks(scene: Scene, finding: Finding, thread: ThreadView) -> str:
     if thread.user_frame is not None and scene.sources.of(thread.user_frame) is None:
         return "its source, which would tell whether it gets on, could not be read"
     return ""
+
+
+def _rests(thread: ThreadView) -> bool:
+    """Whether it was seen not to run at all while nothing disturbed it."""
+    ran, cpu_seconds, seconds = runs.counted(thread)
+    return seconds > 0 and not ran and not cpu_seconds
 
 
 def _io(scene: Scene, thread: ThreadView) -> object:
