@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
 from harness.rules import runs, say
+from harness.rules.signatures import SLEEPS
 from harness.rules.threads import code_frames
 
 if TYPE_CHECKING:
@@ -52,11 +53,13 @@ def has_limit(call: Syscall) -> bool:
 def served(scene: Scene, wait: Wait) -> str:
     """What shows that a wait inside the training ends again and again, or nothing."""
     thread, call = wait.thread, wait.thread.syscall
-    if wait.kind not in _SERVED or call is None or has_limit(call):
+    # Asleep by now, where its last stack shows another wait: it came on from there.
+    came_on = call is not None and call.name in SLEEPS
+    if wait.kind not in _SERVED or call is None or (has_limit(call) and not came_on):
         return ""
     if scene.motion(thread).user_lines_changed:
         return f"{thread.name or 'the thread'} came to other lines, and waits for {say.waits_for(wait)} again"
-    if not runs.runs_again(thread):
+    if came_on or not runs.runs_again(thread):
         return ""
     # The proxy's own method was made while the program ran, and has no source.
     caller = next((each for each in code_frames(thread) if scene.sources.of(each) is not None), None)
