@@ -188,7 +188,7 @@ def threads_of(process: ProcessView) -> tuple[ThreadView, ...]:
                     samples.setdefault(thread.tid, [None] * count)[index] = thread
             if isinstance(each.stacks, Reading):
                 trusted[-1] = each.stacks.value.method in {"blocking", "native"}
-                for stack in map(_bare, each.stacks.value.threads):
+                for stack in map(_bare, filter(_is_whole, each.stacks.value.threads)):
                     # faulthandler tells no thread id: then the name has to tell threads apart.
                     if isinstance(stack.tid, Reading):
                         stacks.setdefault(stack.tid.value, [None] * count)[index] = stack
@@ -218,6 +218,12 @@ def threads_of(process: ProcessView) -> tuple[ThreadView, ...]:
             )
         )
     return tuple(found)
+
+
+def _is_whole(stack: ThreadStack) -> bool:
+    """Whether it goes back to where its thread began: in 3.12 a generator may be seen without its callers."""
+    outermost = next((frame for frame in reversed(stack.frames) if not frame.native), None)
+    return outermost is None or _own_name(outermost.function) != "<genexpr>"
 
 
 def _bare(stack: ThreadStack) -> ThreadStack:

@@ -97,7 +97,9 @@ def test_it_ends_at_its_deadline_whatever_the_target_does():
         done = harness("diagnose", str(victim.pid), "--deadline", "1", "--duration", "3000", "--json")
         took = time.monotonic() - started
     assert took < 20
-    assert "error" in json.loads(done.stdout) or done.returncode == 1
+    # With what a second shows it may be sure, or say that it was seen once only.
+    assert json.loads(done.stdout)["verdict"]["state"] in ("hung", "unknown")
+    assert done.returncode in (1, 3)
 
 
 def test_killed_in_the_middle_it_leaves_the_target_running():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness import bundle
-from harness.evidence import Reading, Syscall, ThreadSample
+from harness.evidence import Reading, Syscall, ThreadSample, ThreadStack
 from harness.rules import calls
 from harness.rules.view import View
 from tests.support.env import REPOSITORY
@@ -51,6 +53,23 @@ def test_functions_go_by_their_own_name_on_every_python():
     frames = [frame for thread in process.threads for frame in thread.frames]
     assert {"save", "log"} <= {frame.function for frame in frames}
     assert not any("." in frame.function for frame in frames)
+
+
+def test_a_generator_that_was_seen_without_its_callers_is_no_stack():
+    case = bundle.load(REPOSITORY / "tests" / "cases" / "locks" / "two_locks")
+
+    def torn(stack: ThreadStack) -> ThreadStack:
+        inner = replace(stack.frames[0], function="save.<locals>.<genexpr>")
+        return replace(stack, frames=(inner,)) if stack.name == "saver" else stack
+
+    (seen,) = case.samples[-1].processes
+    assert isinstance(seen.stacks, Reading)
+    dump = replace(seen.stacks.value, threads=tuple(map(torn, seen.stacks.value.threads)))
+    last = replace(case.samples[-1], processes=(replace(seen, stacks=replace(seen.stacks, value=dump)),))
+    (process,) = View(replace(case, samples=(*case.samples[:-1], last))).processes
+    saver = next(each for each in process.threads if each.name == "saver")
+    assert saver.stacks[-1] is None
+    assert saver.stood_still
 
 
 def test_what_was_not_seen_is_none():
