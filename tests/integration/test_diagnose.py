@@ -97,8 +97,9 @@ def test_it_ends_at_its_deadline_whatever_the_target_does():
         done = harness("diagnose", str(victim.pid), "--deadline", "1", "--duration", "3000", "--json")
         took = time.monotonic() - started
     assert took < 20
-    # With what a second shows it may be sure, or say that it was seen once only.
-    assert json.loads(done.stdout)["verdict"]["state"] in ("hung", "unknown")
+    # With what a second shows it may be sure, or say that it was seen once only, or not at all.
+    document = json.loads(done.stdout)
+    assert "error" in document or document["verdict"]["state"] in ("hung", "unknown")
     assert done.returncode in (1, 3)
 
 
