@@ -6,12 +6,12 @@ Not here: what any of them does.
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
+
+from harness.sizes import bytes_of
 
 DEFAULT_PORT = 14090
 LATEST_RUN = Path("runs/latest")
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def add_run_dir(parser: argparse._ActionsContainer) -> None:
@@ -71,10 +71,10 @@ def add_announce(parser: argparse._ActionsContainer) -> None:
 
 def size(text: str) -> int:
     """`500M`, `2G`, `1.5 GiB`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not found:
+    value = bytes_of(text)
+    if value is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no size: write 500M or 2G")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+    return value
 
 
 def restarts(text: str) -> int:

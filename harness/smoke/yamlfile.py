@@ -16,6 +16,7 @@ import yaml
 
 from harness.errors import UsageError
 from harness.render.text import single_line
+from harness.sizes import bytes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -187,15 +188,8 @@ class Item:
 
     def size(self) -> int:
         """A size in bytes: 500M, 2 GB."""
-        from argparse import ArgumentTypeError
-
-        from harness.cli.options import size
-
-        try:
-            value = size(self.text())
-        except ArgumentTypeError as error:
-            raise self.wrong(str(error).partition(":")[0], "Write 500M or 2G") from None
-        if value <= 0:
+        value = bytes_of(self.text())
+        if not value:
             raise self.wrong(f"{shown(self.text())} is no size", "Write 500M or 2G")
         return value
 

@@ -91,6 +91,7 @@ def expected(*lines: str) -> str:
         (expected("exit: 300"), ":5: a.expect.exit: '300' is not a whole number from 0 to 255"),
         (expected("tokens_per_second: 0"), ":5: a.expect.tokens_per_second: '0' is not above 0"),
         (expected("memory: 0"), ":5: a.expect.memory: '0' is no size"),
+        (expected(f"memory: {'9' * 400}"), "is no size. Write 500M or 2G"),
         (expected("files: /etc/passwd"), ":5: a.expect.files: '/etc/passwd' is not below its run directory"),
         (expected("files: [a, b/../../c]"), ":5: a.expect.files: 'b/../../c' is not below its run directory"),
         (
