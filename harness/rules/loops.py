@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from harness.evidence import Frame
     from harness.rules.motion import Counter
@@ -28,15 +28,44 @@ _CLOCK = re.compile(r"\b(time|monotonic|perf_counter|process_time|thread_time|no
 
 def exit_names(loop: Loop) -> set[str]:
     """The names on which a loop's end depends: its test, its target, tests before break and return."""
-    tests: list[ast.AST] = []
-    if isinstance(loop, ast.While):
-        tests.append(loop.test)
-    else:
-        tests += [loop.target, loop.iter]
-    for node in ast.walk(loop):
-        if isinstance(node, ast.If) and _leaves(node):
-            tests.append(node.test)
-    return {each.id for test in tests for each in ast.walk(test) if isinstance(each, ast.Name)}
+    return {each.id for test in _tests(loop) for each in ast.walk(test) if isinstance(each, ast.Name)}
+
+
+def _tests(loop: Loop) -> Iterator[ast.AST]:
+    yield from [loop.test] if isinstance(loop, ast.While) else [loop.target, loop.iter]
+    yield from (node.test for node in ast.walk(loop) if isinstance(node, ast.If) and _leaves(node))
+
+
+def exit_words(loop: Loop) -> set[str]:
+    """The same by the name that says most: `done` of `self.done`, `flag` of `flag[0]`."""
+    return _words(each for test in _tests(loop) for each in ast.walk(test))
+
+
+def written_words(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """What a function assigns to, in part too, or calls a method of; by the same names."""
+    written: list[ast.AST] = []
+    for node in ast.walk(function):
+        if isinstance(node, (ast.Assign, ast.Delete)):
+            written += node.targets
+        elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
+            written.append(node.target)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            written.append(node.func.value)
+    return _words(_last(each) for each in written)
+
+
+def _words(nodes: Iterable[ast.AST]) -> set[str]:
+    seen = list(nodes)
+    bases = {id(each.value) for each in seen if isinstance(each, ast.Attribute)}
+    return {each.attr for each in seen if isinstance(each, ast.Attribute)} | {
+        each.id for each in seen if isinstance(each, ast.Name) and id(each) not in bases
+    }
+
+
+def _last(node: ast.AST) -> ast.AST:
+    while isinstance(node, (ast.Subscript, ast.Starred)):
+        node = node.value
+    return node
 
 
 def ends_by_clock(loop: Loop) -> bool:

@@ -28,6 +28,7 @@ from harness.rules.turning import (
     calls_of_its_own,
     never_ends,
     over_dumps,
+    served,
     standing_generators,
     stands,
 )
@@ -141,6 +142,8 @@ def _endless(
     scene: Scene, chain: Chain, frame: Frame, loop: Loop, used: list[str], confidence: float
 ) -> Finding:
     thread = chain.end.thread
+    if setter := served(scene, thread, loop):
+        return _unseen_end(scene, chain, frame, loop, used, f"it ends by {setter}")
     words = ast.unparse(loop).split("\n", 1)[0]
     names = ", ".join(sorted(exit_names(loop))) or "nothing"
     return say.finding(
@@ -160,8 +163,15 @@ def _endless(
     )
 
 
-def _unseen_end(scene: Scene, chain: Chain, frame: Frame, loop: Loop, used: list[str]) -> Finding:
-    """What its end depends on is changed in the loop, and cannot be read from outside."""
+def _unseen_end(
+    scene: Scene,
+    chain: Chain,
+    frame: Frame,
+    loop: Loop,
+    used: list[str],
+    why: str = "its variables change from sample to sample",
+) -> Finding:
+    """What its end depends on is changed, in the loop or by another thread: how far it is cannot be read."""
     words = ast.unparse(loop).split("\n", 1)[0]
     return say.finding(
         scene,
@@ -170,7 +180,7 @@ def _unseen_end(scene: Scene, chain: Chain, frame: Frame, loop: Loop, used: list
         "slow-progress",
         0.56,
         f"It works in the loop `{words}` at {say.place(frame)}; how far that is cannot be seen from outside.",
-        evidence=[*used, "its variables change from sample to sample"],
+        evidence=[*used, why],
         next_steps=["look again later: the loop should have been left", "let it log how much is left"],
         wait=_at(chain, frame),
     )
@@ -217,6 +227,8 @@ def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
                 return _unseen_end(scene, chain, frame, loop, used)
             if ends_by_clock(loop):
                 return _until_a_moment(scene, chain, frame, used)
+            if setter := served(scene, thread, loop):
+                return _unseen_end(scene, chain, frame, loop, used, f"it ends by {setter}")
             words = ast.unparse(loop).split("\n", 1)[0]
             return say.finding(
                 scene,

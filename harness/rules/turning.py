@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from harness import frames as code
 from harness.evidence import Frame, Reading
-from harness.rules.loops import exit_names, touched
+from harness.rules import say
+from harness.rules.loops import exit_names, exit_words, touched, written_words
+from harness.rules.runs import runs_again
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,6 +88,19 @@ def _changed(seen: list[Frame]) -> set[str]:
             address = 0 if each.kind == "number" else each.address
             values.setdefault(each.name, set()).add((address, each.value, each.mark))
     return {name for name, different in values.items() if len(different) > 1}
+
+
+def served(scene: Scene, thread: ThreadView, loop: Loop) -> str:
+    """What another thread, seen to run, sets of that on which a loop's end depends: it may end it yet."""
+    words = exit_words(loop)
+    for other in thread.process.threads:
+        if other is thread or not runs_again(other):
+            continue
+        for frame in other.python_frames:
+            function = scene.sources.function(frame) if code.owner(frame) == "user" else None
+            if function is not None and (both := words & written_words(function)):
+                return f"{min(both)}, which {say.who(other)} sets at {say.place(frame)}"
+    return ""
 
 
 def calls_of_its_own(thread: ThreadView) -> int:
