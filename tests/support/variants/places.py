@@ -138,8 +138,11 @@ def moved(where: str) -> Callable[[Program, random.Random], Program | None]:
         if changed is None or where != "thread-beside":
             return changed
         # A stop, and C that keeps the GIL, hold up the thread that works on too: if in this very process.
+        # What has exited is another process, and that is asked about.
         cause = program.truth["cause"]
-        if cause == "stopped" or (cause == "native-spin" and not program.says("DataLoader|multiprocessing")):
+        if cause in ("stopped", "exited") or (
+            cause == "native-spin" and not program.says("DataLoader|multiprocessing")
+        ):
             return changed
         truth = {key: value for key, value in changed.truth.items() if key not in ("blame", "facts")}
         truth |= {"state": ["healthy", "slow"], "cause": ["healthy", "slow-progress", "slow-io"]}
