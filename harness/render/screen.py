@@ -211,7 +211,7 @@ class Screen:
             if self._spare is None:
                 raise
         self._descriptor, self._spare = self._spare, None
-        self._lines_alone, self._drawn = True, ()
+        self._lines_alone, self._drawn, self._splitter = True, (), LineSplitter()
         self._is_terminal = self._live = False
         if not self._quiet:
             self._draw(f"nobody reads this output any more: all of it is in {self._log_name}\n", (), ())

@@ -423,6 +423,21 @@ def test_a_pipe_that_nobody_reads_is_given_up_in_silence():
     os.close(writing)
 
 
+def test_where_the_reader_has_left_our_lines_alone_go_elsewhere_and_no_half_line_of_the_command():
+    reading, writing = os.pipe()
+    spare_reading, spare = os.pipe()
+    screen = Screen(descriptor=writing, environ={}, encoding="utf-8", log_name="the log", spare=spare)
+    os.close(reading)
+    screen.write(b"one\nhalf of ano")
+    wait_for(lambda: not screen.shows_output, what="the screen to turn away")
+    screen.line("finished")
+    screen.close()
+    os.close(writing)
+    os.close(spare)
+    said = "nobody reads this output any more: all of it is in the log\nfinished\n"
+    assert read_all(spare_reading) == said
+
+
 def test_told_of_the_hang_up_it_writes_no_more(terminal, show):
     screen = show()
     screen.hang_up()
