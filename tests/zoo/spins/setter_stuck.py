@@ -2,7 +2,7 @@
 
 import threading
 
-TRUTH = {"state": "hung", "cause": "python-spin", "blame": ["synchronize"]}
+TRUTH = {"state": "hung", "cause": "python-spin", "blame": ["synchronize"], "settle_seconds": 1}
 FLAG = [0]
 arrived = threading.Event()
 
