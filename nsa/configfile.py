@@ -116,6 +116,10 @@ def _parse(text: str, where: str) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = (str(error).splitlines() or ["cannot be parsed"])[0]
         raise ConfigError(f"{where}: is not valid YAML: {first}") from None
+    except (LookupError, AttributeError):  # PyYAML of `!!bool maybe`, `!!int`, `!!timestamp soon`
+        raise ConfigError(
+            f"{where}: is not valid YAML: a value does not fit its tag (!!bool, !!int …). Remove the tag"
+        ) from None
 
 
 def _kind(value: object) -> str:

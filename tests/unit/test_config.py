@@ -186,6 +186,9 @@ def test_several_mistakes_are_all_said_unknown_keys_first(good: Path) -> None:
         ("!!python/object/apply:os.system [true]", "is not valid YAML"),
         ("? [a, b]\n: c\n", "is not valid YAML: found unhashable key"),
         (GOOD + "7: days\n", "7: 7: unknown key."),
+        (GOOD + "seed: !!bool maybe\n", "is not valid YAML: a value does not fit its tag"),
+        (GOOD + "seed: !!int\n", "is not valid YAML: a value does not fit its tag"),
+        (GOOD + "seed: !!timestamp soon\n", "is not valid YAML: a value does not fit its tag"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_configuration(tmp_path: Path, text: str, expected: str) -> None:
