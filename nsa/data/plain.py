@@ -1,7 +1,8 @@
 """Local files read with pyarrow alone, for machines without `datasets`: the same rows in the same order.
 
-Where `datasets` is installed it reads local files too, so that one path is the tried one. Not here: the hub,
-which needs it.
+Where `datasets` is installed it reads local parquet too, so that one path is the tried one. Lines of text are
+always read here: `datasets` takes every column for what the first 10 MB of it were, and ends where another
+one than the text's changes. Not here: the hub, which needs it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from typing import Literal
 
     import pyarrow as pa
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @cache
@@ -47,20 +51,31 @@ def _parquet(path: str, columns: list[str] | None, rows: int) -> Iterator[pa.Tab
 def _lines(path: str, columns: list[str] | None, rows: int) -> Iterator[pa.Table]:
     import pyarrow as pa
 
-    with Path(path).open(encoding="utf-8") as file:
+    seen: dict[str, None] = {}
+    with Path(path).open(encoding="utf-8-sig") as file:
         numbered = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
         while some := list(itertools.islice(numbered, rows)):
             documents = [_document(number, line) for number, line in some]
-            names = dict.fromkeys(name for document in documents for name in document)
-            if columns and set(columns) <= set(names):
-                names = dict.fromkeys(columns)
-            yield pa.table({name: [document.get(name) for document in documents] for name in names})
+            seen.update(dict.fromkeys(name for document in documents for name in document))
+            if columns and not set(columns) <= set(seen):
+                documents = [{}] * len(documents)  # as in _parquet: their names are what is told
+            names = columns if columns and set(columns) <= set(seen) else list(seen)
+            yield pa.table(
+                {name: [_storable(document.get(name)) for document in documents] for name in names}
+            )
+
+
+def _storable(value: Any) -> Any:
+    """Arrow's text is UTF-8: each lone surrogate becomes U+FFFD, as it does in a BPE."""
+    if not isinstance(value, str) or value.isascii():
+        return value
+    return _SURROGATES.sub("\ufffd", value)
 
 
 def _document(number: int, line: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"line {number} is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise ValueError(f"line {number} holds no object with keys")  # noqa: TRY004 -- the file's fault

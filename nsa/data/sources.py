@@ -128,10 +128,12 @@ def tables(
     """
     row = start_row
     attempts = Attempts(source.retries, meter)
+
+    def what() -> str:
+        return f"data source {source.label}: cannot read {shard.name} at row {row}"
+
     while True:
-        with attempts.next(
-            f"data source {source.label}: cannot read {shard.name} at row {row}", source.remedy
-        ):
+        with attempts.next(what, source.remedy):
             for first, table in _tables(source, shard, row, meter, columns):
                 yield first, table
                 row = first + len(table)
@@ -154,7 +156,7 @@ class Attempts:
         self._since = time.monotonic()
 
     @contextlib.contextmanager
-    def next(self, what: str, remedy: str) -> Iterator[None]:
+    def next(self, what: str | Callable[[], str], remedy: str) -> Iterator[None]:
         """Run one attempt; DataSourceError once there have been too many, or none can help."""
         try:
             yield
@@ -163,12 +165,13 @@ class Attempts:
         except unreadable() as error:
             self._failures += 1
             why = reason(error)
+            said = what if isinstance(what, str) else what()  # where it has come to by now
             if final(error):
-                raise DataSourceError(f"{what}: {why}. {_final_remedy(error) or remedy}") from error
+                raise DataSourceError(f"{said}: {why}. {_final_remedy(error) or remedy}") from error
             if self._failures > self._retries or self._meter.abandoned.is_set():
                 seconds = time.monotonic() - self._since
                 tried = f" (attempt {self._failures}, after {seconds:.0f} s)" if self._retries else ""
-                raise DataSourceError(f"{what}: {why}{tried}. {remedy}") from error
+                raise DataSourceError(f"{said}: {why}{tried}. {remedy}") from error
             self._meter.refused(why)
             self._meter.abandoned.wait(min(_LONGEST_BACKOFF_SECONDS, 0.25 * 2.0**self._failures))
 
@@ -194,7 +197,8 @@ def _read(
     source: Source, shard: Shard, start_row: int, meter: Meter, columns: tuple[str, ...] | None
 ) -> Iterator[tuple[int, pa.Table]]:
     """The rows of `shard`, some at a time, each with its first number; from `start_row` or before it."""
-    if plain.is_needed():
+    lines_of_text = shard.format == "json" and not source.remote and columns is not None
+    if plain.is_needed() or lines_of_text:
         yield from _numbered(
             0,
             plain.tables(shard.url, shard.format, columns=list(columns) if columns else None, rows=_ROWS),
@@ -265,7 +269,8 @@ def unreadable() -> tuple[type[BaseException], ...]:
     from nsa.data import hubclient
 
     http_error = hubclient.http().HTTPError
-    return (OSError, ValueError, pa.ArrowException, datasets.exceptions.DatasetsError, http_error)
+    # TypeError is what `datasets` makes of a column that holds something else further down.
+    return (OSError, TypeError, ValueError, pa.ArrowException, datasets.exceptions.DatasetsError, http_error)
 
 
 def final(error: BaseException) -> bool:
@@ -273,7 +278,7 @@ def final(error: BaseException) -> bool:
     status = _status(error)
     if status is not None:
         return status in _REFUSALS
-    return isinstance(error, ValueError | FileNotFoundError)
+    return isinstance(error, TypeError | ValueError | FileNotFoundError)
 
 
 def _final_remedy(error: BaseException) -> str | None:

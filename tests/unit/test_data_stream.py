@@ -19,7 +19,8 @@ needs.require("pydantic")
 import pyarrow.parquet as pq
 
 from nsa.config import Config
-from nsa.data import CursorMismatchError, fetch, open_stream
+from nsa.data import CursorMismatchError, fetch, open_stream, sources
+from nsa.data.meter import Meter
 from nsa.data.sources import Shard
 from nsa.data.stream import held_out, shard_order
 from nsa.errors import ConfigError, DataSourceError
@@ -321,6 +322,34 @@ def test_rows_without_text_are_empty_documents_and_other_columns_can_be_named(tm
             .decode(next(stream).tokens[0].tolist())
             .startswith("<|endoftext|><|endoftext|>text 0")
         )
+
+
+def test_lines_give_their_text_whatever_their_other_keys_hold_and_wherever_these_begin(tmp_path):
+    """`datasets` takes each column for what the first 10 MB of it were, and for nothing else after."""
+    long = "word " * 80_000
+    rows = [{"text": f"{n} {long}", "title": None, "id": n, "meta": {"a": 1}} for n in range(28)]
+    rows += [
+        {"text": "other kinds", "title": "a title", "id": "28", "meta": {"b": 2}, "score": float("nan")},
+        {"lang": "a later key, and no text"},
+        {"text": "half a pair \ud800 é", "id": 10**30},
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert path.stat().st_size > 10 << 20
+    meter = Meter("files", 60.0)
+    source = sources.resolve(configured(path).data, meter=meter)
+    texts = [text for _, text in sources.documents(source, source.shards[0], 0, meter)]
+    assert texts[:28] == [row["text"] for row in rows[:28]]
+    assert texts[28:] == ["other kinds", "", "half a pair \ufffd é"]
+
+
+def test_a_file_that_breaks_off_says_at_which_row(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "good"}\n' * 1000 + '{"text": "half')
+    meter = Meter("files", 60.0)
+    source = sources.resolve(configured(path).data, meter=meter)
+    with pytest.raises(DataSourceError, match=r"a\.jsonl at row 768: ValueError: line 1001 is not JSON"):
+        list(sources.documents(source, source.shards[0], 0, meter))
 
 
 def test_nul_and_strange_unicode_pass_through_files_unchanged(tmp_path):
