@@ -186,8 +186,9 @@ def _tables(
                 f"data source {source.label}: {shard.name} has no column {missing[0]!r}, only "
                 f"{', '.join(table.column_names) or 'none'}. Name the text's column in data.text_column"
             )
+        # Rows on the way to a saved place, or of the other split, are progress: no document tells of them.
+        meter.moved()
         if first + len(table) <= start_row:
-            meter.moved()  # rows passed over on the way to a saved place
             continue
         skipped = max(0, start_row - first)
         yield first + skipped, table.slice(skipped)

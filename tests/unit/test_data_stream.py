@@ -352,6 +352,16 @@ def test_a_file_that_breaks_off_says_at_which_row(tmp_path):
         list(sources.documents(source, source.shards[0], 0, meter))
 
 
+def test_rows_of_the_other_split_are_progress(folder):
+    """One held-out document in a million: until it comes, nothing else would tell that the source moves."""
+    config = configured(folder / "shard-0.parquet", eval_fraction=1e-9)
+    meter = Meter("files", 60.0)
+    source = sources.resolve(config.data, meter=meter)
+    before = meter.moves
+    assert all(not held_out(text, 1e-9) for _, text in sources.documents(source, source.shards[0], 0, meter))
+    assert meter.moves > before
+
+
 def test_nul_and_strange_unicode_pass_through_files_unchanged(tmp_path):
     text = "nul \x00 e\u0301 𝄞 \u2028 \ufeff end"
     pq.write_table(pa.table({"text": [text] * 50}), tmp_path / "a.parquet")
