@@ -210,7 +210,9 @@ class Supervisor:
     def _obey(self, tree: Tree) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
-                demand = self._watcher.demands.get_nowait()
+                attempt, demand = self._watcher.demands.get_nowait()
+                if attempt != self._opened.file.record.attempt:
+                    continue  # that one ended by itself while evidence of its stall was taken
                 if self._asked_to_stop or self._ended_by:
                     continue  # it is being ended already
                 self._ended_by = "stall"

@@ -67,7 +67,7 @@ class Observing:
         serve: Callable[[Callable[[], RunView | None]], Server | None],
         wake: Callable[[], None],
     ) -> None:
-        self.demands: queue.SimpleQueue[policy.EndTree] = queue.SimpleQueue()
+        self.demands: queue.SimpleQueue[tuple[int, policy.EndTree]] = queue.SimpleQueue()
         self._opened, self._options = opened, options
         self._screen, self._wake = screen, wake
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -83,6 +83,7 @@ class Observing:
         self._unseen = Unseen(clock=time.monotonic) if options.instrument else None
         self._usage = viewing.Usage()
         self._child: Child | None = None
+        self._attempt = 0
         self._tree: Tree | None = None
         self._ended: Ended | None = None
         self._states: tuple[RankState, ...] = ()
@@ -209,6 +210,7 @@ class Observing:
 
     def _attempt_started(self, child: Child, attempt: int) -> None:
         self._child, self._tree, self._ended = child, tree_of(child), None
+        self._attempt = attempt
         self._guard("records", self._open_ranks)
         self._guard("log", self._open_log)
         self._guard("observer", lambda: self._observe(child, attempt))
@@ -332,7 +334,7 @@ class Observing:
             if isinstance(notice, IncidentOpened):
                 decision = policy.after_stall(self._options.policy)
                 if isinstance(decision, policy.EndTree):
-                    self.demands.put(decision)
+                    self.demands.put((self._attempt, decision))
                     self._wake()
 
     def _summarise(self, ended: Ended, ended_by: str) -> None:

@@ -18,8 +18,8 @@ class Watcher(Protocol):
     """What the main thread tells the observing side; every method returns at once, except `finish`."""
 
     @property
-    def demands(self) -> queue.SimpleQueue[policy.EndTree]:
-        """What the policy decided: to be obeyed by the main thread."""
+    def demands(self) -> queue.SimpleQueue[tuple[int, policy.EndTree]]:
+        """What the policy decided, and of which attempt: to be obeyed by the main thread."""
 
     def attempt_started(self, child: Child, attempt: int) -> None:
         """From now on this is the command."""

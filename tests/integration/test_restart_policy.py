@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def start(tmp_path: Path) -> Iterator[Callable[..., runs.Run]]:
     started = []
 
-    def begin(*command: str, restarts: int = 5) -> runs.Run:
-        options = (*stalls.LIMIT, "--on-stall", "restart", "--max-restarts", str(restarts), "--grace", "2")
+    def begin(*command: str, restarts: int = 5, limit: tuple[str, ...] = stalls.LIMIT) -> runs.Run:
+        options = (*limit, "--on-stall", "restart", "--max-restarts", str(restarts), "--grace", "2")
         started.append(runs.start(tmp_path / "run", *command, options=options))
         return started[-1]
 
@@ -117,3 +117,27 @@ def test_a_stall_that_comes_back_ends_with_124_once_restarts_are_used_up(
     assert status == 124
     assert "--max-restarts 1 used up" in output
     assert [incident["attempt"] for incident in stalls.incidents(run.directory)] == [1, 2]
+
+
+# The first attempt is suspected of a stall, and dies while evidence of it is taken; the second one is well.
+DIES_UNDER_SUSPICION = """
+import os, pathlib, time
+print("attempt", os.environ["HARNESS_ATTEMPT"], flush=True)
+events = pathlib.Path(os.environ["HARNESS_RUN_DIR"], "events", "supervisor.jsonl")
+while os.environ["HARNESS_ATTEMPT"] == "1":
+    time.sleep(0.05)
+    if events.exists() and '"suspected"' in events.read_text():
+        os.abort()
+for _ in range(15):
+    print("tick", flush=True)
+    time.sleep(0.2)
+"""
+
+
+def test_a_stall_of_an_attempt_that_died_is_no_reason_to_end_the_next_one(
+    start: Callable[..., runs.Run],
+) -> None:
+    status, output = start(*runs.python(DIES_UNDER_SUSPICION), limit=("--stall-timeout", "log=2")).end()
+    assert status == 0, output
+    assert "stalled" in output
+    assert "ending the command" not in output
