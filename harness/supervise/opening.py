@@ -11,6 +11,7 @@ import os
 import shlex
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import redaction
@@ -24,7 +25,6 @@ from harness.watch.procstat import boot_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 _FIRST_NODE_DEADLINE_SECONDS = 10.0  # for the node that owns a shared directory to write its run.json
 
@@ -79,7 +79,9 @@ def open_run(request: Request) -> Opened:
     if request.command:
         execution.check(request.command, request.environment)
     _refuse_nothing(request.run_dir, request.command)
-    run = claim.prepare(request.run_dir)
+    named, real = fixed(request.run_dir)
+    request = dataclasses.replace(request, run_dir=real)
+    run = claim.prepare(real)
     try:
         lock = claim.SupervisorLock(run)
     except claim.AlreadySupervisedError as held:
@@ -90,8 +92,19 @@ def open_run(request: Request) -> Opened:
             f"{run.path}: cannot be written: {error.strerror}", remedy="Name another with --run-dir"
         ) from None
     if not run.record.exists():
-        return _begin(run, lock, request, named=request.run_dir)
-    return _continue(run, lock, request, run.read())
+        return _begin(run, lock, request, named=named)
+    return _continue(run, lock, request, run.read(), named=named)
+
+
+def fixed(path: Path) -> tuple[Path, Path]:
+    """A directory that a link may name, by a name for its user and as the path that it has for good.
+
+    `runs/latest` leads to another run as soon as that begins; ours may not have ended by then.
+    """
+    if os.path.islink(path):  # noqa: PTH114 -- pathlib's raises where a folder above is closed
+        path = path.parent / path.readlink()
+    real = Path(os.path.realpath(path))
+    return path, path if real == path.absolute() else real
 
 
 def _refuse_nothing(path: Path, command: tuple[str, ...]) -> None:
@@ -153,7 +166,9 @@ def _begin(run: RunDirectory, lock: claim.SupervisorLock, request: Request, *, n
     )
 
 
-def _continue(run: RunDirectory, lock: claim.SupervisorLock, request: Request, record: RunRecord) -> Opened:
+def _continue(
+    run: RunDirectory, lock: claim.SupervisorLock, request: Request, record: RunRecord, *, named: Path
+) -> Opened:
     if request.run_id and request.run_id != record.run_id:
         raise UsageError(
             f"{run.path}: the run in it is {record.run_id}, not {request.run_id}",
@@ -195,7 +210,7 @@ def _continue(run: RunDirectory, lock: claim.SupervisorLock, request: Request, r
         elsewhere=record.host
         if last is not None and last.ended_at is None and record.host != host_name()
         else None,
-        named=run.path,
+        named=named,
     )
 
 

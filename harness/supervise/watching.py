@@ -7,6 +7,7 @@ is known of the target (`watch.foreign`), and the command's options (`cli.watch`
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -272,18 +273,21 @@ def _place(
     target: Foreign, options: WatchOptions
 ) -> tuple[Path | None, RunDirectory, claim.SupervisorLock, str]:
     """Where records are read, where incidents go, the lock on that, and how to name it."""
-    records = options.run_dir or target.run_dir
-    if options.run_dir is not None and not options.run_dir.is_dir():
-        raise UsageError(
-            f"{options.run_dir}: no such run directory", remedy="Name the target's, or leave --run-dir out"
-        )
+    named = records = target.run_dir
+    if options.run_dir is not None:
+        if not os.path.isdir(options.run_dir):  # noqa: PTH112 -- pathlib's raises where a folder is closed
+            raise UsageError(
+                f"{options.run_dir}: no such run directory, or closed to this user",
+                remedy="Name the target's, or leave --run-dir out",
+            )
+        named, records = opening.fixed(options.run_dir)
     if records is not None and (options.run_dir is not None or target.run_dir_is_ours):
         run = RunDirectory(records)
         with contextlib.suppress(OSError, *([] if options.run_dir else [claim.ForeignFolderError])):
             claim.refuse_foreign(records)
             run.make_folders()
             try:
-                return records, run, claim.SupervisorLock(run), str(records)
+                return records, run, claim.SupervisorLock(run), str(named)
             except claim.AlreadySupervisedError as error:
                 raise UsageError(str(error), remedy="") from None
     run = claim.create(options.runs, f"watch-{target.pid}", now_seconds=SYSTEM.wall())

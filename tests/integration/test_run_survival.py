@@ -195,6 +195,30 @@ def test_a_run_is_continued_in_its_directory_with_its_id_and_its_command(
     assert [line for line in second.log().splitlines() if "begun" in line] == ["begun 1", "begun 2"]
 
 
+def test_a_run_named_by_a_link_stays_where_it_is_when_the_link_moves_on(
+    start: Callable[..., runs.Run], tmp_path: Path
+) -> None:
+    """`runs/latest` leads to another run as soon as that begins."""
+    latest = tmp_path / "latest"
+    latest.symlink_to("one")
+    (tmp_path / "one").mkdir()
+    one = start(*runs.python(WAITING), directory=latest)
+    one.wait_for_log("begun")
+    assert one.attempt()["ended_at"] is None
+    two = start(*runs.python("print('well')"), directory=tmp_path / "two")
+    assert two.end()[0] == 0
+    before = two.record()
+    (tmp_path / "next").symlink_to("two")
+    (tmp_path / "next").rename(latest)
+    _end(tmp_path, 7)
+    status, output = one.end()
+    assert status == 7
+    assert output.splitlines()[-1].endswith(f"{tmp_path}/one")
+    assert two.record() == before
+    one.directory = tmp_path / "one"
+    assert one.attempt()["exit_status"] == 7
+
+
 def test_leftovers_of_an_unseen_end_are_cleared_before_the_next_attempt(
     start: Callable[..., runs.Run], tmp_path: Path
 ) -> None:
