@@ -16,6 +16,7 @@ import selectors
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -179,11 +180,24 @@ class Background(Generic[T]):
         return Missing(reason="timed_out", detail="no answer in time")
 
 
-def python_env() -> dict[str, str]:
-    """The environment for a Python child that imports this very harness, installed or not."""
-    package = str(Path(__file__).resolve().parents[2])
-    old = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{old}" if old else package}
+# PYTHONPATH and the folder of `python -m` come before the standard library, and beside the harness may lie an
+# old backport of that: dataclasses 0.6 in site-packages, say. And the current folder is not ours.
+_MODULE = """\
+import runpy, sys
+from importlib.util import module_from_spec, spec_from_file_location
+_, folder, name, *rest = sys.argv
+sys.path[:] = [each for each in sys.path if each]
+spec = spec_from_file_location("harness", folder + "/__init__.py", submodule_search_locations=[folder])
+sys.modules["harness"] = module_from_spec(spec)
+spec.loader.exec_module(sys.modules["harness"])
+sys.argv[1:] = rest
+runpy.run_module(name, run_name="__main__", alter_sys=True)
+"""
+
+
+def python_module(name: str, *arguments: str) -> list[str]:
+    """The command line for `python -m NAME` of this very harness, installed or not."""
+    return [sys.executable, "-c", _MODULE, str(Path(__file__).resolve().parents[1]), name, *arguments]
 
 
 # ── programs ────────────────────────────────────────────────────────────────────────────────────────────────

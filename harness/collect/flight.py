@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import codec, frames
-from harness.collect.deadline import Killed, NotSeen, missing_from, python_env, run
+from harness.collect.deadline import Killed, NotSeen, missing_from, python_module, run
 from harness.collect.logs import read_regular
 from harness.errors import RecordError
 from harness.evidence import FlightDump, FlightEntry, Frame, Missing, Piece, Reading
@@ -59,8 +59,8 @@ def read(
     if not paths:
         raise NotSeen(NONE)
     asked = ",".join(map(str, sorted(owners)))
-    command = [sys.executable, "-m", "harness.collect.flight", asked, *map(str, paths)]
-    done = run(command, seconds, max_bytes=8 * 2**20, env=python_env())
+    command = python_module("harness.collect.flight", asked, *map(str, paths))
+    done = run(command, seconds, max_bytes=8 * 2**20)
     if isinstance(done, Killed):
         raise NotSeen(Missing(reason="timed_out", detail=f"reading the dumps: {done.why}"))
     try:

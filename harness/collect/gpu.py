@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness import codec
-from harness.collect.deadline import Killed, missing_from, python_env, run
+from harness.collect.deadline import Killed, missing_from, python_module, run
 from harness.errors import RecordError
 from harness.evidence import Gpu, GpuProcess, Missing, Piece, Reading
 
@@ -42,7 +42,7 @@ def read_gpus(seconds: float) -> Reading[tuple[Gpu, ...]] | Missing:
     if not driver_is_there():
         return NO_DRIVER
     try:
-        done = run([sys.executable, "-m", "harness.collect.gpu"], seconds, max_bytes=2**20, env=python_env())
+        done = run(python_module("harness.collect.gpu"), seconds, max_bytes=2**20)
     except OSError as error:
         return missing_from(error)
     if isinstance(done, Killed):

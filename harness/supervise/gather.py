@@ -14,17 +14,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from harness.bundle import CASE_FILE
+from harness.collect.deadline import python_module
 from harness.endings import signal_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from harness.clock import Clock
 
@@ -38,7 +38,6 @@ _LET_GO_SECONDS = 0.5
 PROGRESSING = ("healthy", "slow")
 UNKNOWN_CAUSE = "unknown"
 _MAX_ANSWER_BYTES = 64 * 1024
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +70,13 @@ class Gathering:
         self._late = False
         self._result: Gathered | None = None
         identity = [] if not start_time_ticks else ["--start-time-ticks", str(start_time_ticks)]
-        # Started where the package lies: a folder `harness` in the user's directory is not ours.
         self._child = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "harness.collect", "--pid", str(pid), *identity),
+            python_module(
+                *("harness.collect", "--pid", str(pid), *identity),
                 *("--run-dir", str(run_dir.absolute()), "--out", str(out.absolute())),
                 *("--deadline", f"{deadline_seconds:g}"),
-            ],
-            cwd=_ROOT,
+            ),
+            cwd="/",  # the user's folder may go away
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -15,12 +15,11 @@ import glob
 import os
 import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 from harness import codec
 from harness.collect import gpu
-from harness.collect.deadline import python_env
+from harness.collect.deadline import python_module
 from harness.errors import RecordError
 from harness.evidence import Missing, Reading
 from harness.snapshot import GpuReading
@@ -170,14 +169,13 @@ class GpuWatch:
 
 def _start() -> subprocess.Popen[bytes]:
     child = subprocess.Popen(
-        [sys.executable, "-m", "harness.collect.gpu", "--serve"],
+        python_module("harness.collect.gpu", "--serve"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         bufsize=0,
         start_new_session=True,
-        cwd="/",  # not the user's folder: `python -m` would import from it
-        env=python_env(),
+        cwd="/",  # the user's folder may go away
     )
     assert child.stdout is not None
     os.set_blocking(child.stdout.fileno(), False)

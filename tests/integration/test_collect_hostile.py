@@ -490,7 +490,7 @@ def test_files_of_a_case_are_closed_to_others_whatever_the_umask(tmp_path):
 
 
 def test_the_gpu_child_answers_with_readings_or_a_reason():
-    done = deadline.run([sys.executable, "-m", "harness.collect.gpu"], 60, env=deadline.python_env())
+    done = deadline.run(deadline.python_module("harness.collect.gpu"), 60)
     assert isinstance(done, deadline.Finished)
     found = codec.loads(gpu.ANSWER, done.output)
     assert isinstance(found, Reading) or (found.reason == "unavailable" and found.detail)

@@ -129,6 +129,34 @@ def test_steps_stages_and_incidents_work_across(run: runs.Run, trainers_python: 
     assert "No module named" not in run.log()
 
 
+def test_an_old_backport_beside_the_harness_costs_no_evidence(tmp_path: Path) -> None:
+    """dataclasses 0.6 in site-packages, for one: it must not come before the standard library's."""
+    harness = venvs.make(tmp_path / "harness")
+    venvs.share_packages(harness)
+    packages = venvs.site_packages(harness)
+    shutil.copytree(
+        REPOSITORY / "harness", packages / "harness", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (packages / "dataclasses.py").write_text("raise ImportError('an old backport')\n")
+    env = clean_env()
+    del env["PYTHONPATH"]
+    run = runs.start(
+        tmp_path / "run",
+        *runs.python("import time; time.sleep(1000)"),
+        options=("--stall-timeout", "log=1", "--on-stall", "terminate"),
+        env=env,
+        harness=(str(harness), "-m", "harness"),
+        cwd=tmp_path,
+    )
+    try:
+        status, output = run.end()
+        assert status == 124, output
+        [incident] = stalls.incidents(run.directory)
+        assert incident["evidence"] == "whole"
+    finally:
+        run.clean_up()
+
+
 def test_the_harness_where_only_emit_can_work_says_so_in_a_line() -> None:
     done = subprocess.run(
         [sys.executable, "-S", "-m", "harness", "status"],  # -S: no installed package is seen
