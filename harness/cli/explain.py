@@ -66,13 +66,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _evidence(named: Path) -> Path:
     """The folder that is meant: of a run directory, the incident with the newest evidence."""
-    run = RunDirectory(named)
-    if (named / bundle.CASE_FILE).exists() or not run.record.exists():
-        return named
-    folders = [each for one in run.incidents_of_all() if one.is_dir() for each in one.iterdir()]
-    kept = [each for each in folders if each.name.isdigit() and (each / bundle.CASE_FILE).exists()]
+    try:
+        run = RunDirectory(named)
+        if _exists(named / bundle.CASE_FILE) or not _exists(run.record):
+            return named
+        folders = [each for one in run.incidents_of_all() if one.is_dir() for each in one.iterdir()]
+        kept = [each for each in folders if each.name.isdigit() and _exists(each / bundle.CASE_FILE)]
+    except OSError as error:  # a colleague's: incidents are closed to others
+        raise UsageError(
+            f"{error.filename}: cannot be read: {error.strerror}", remedy="Check its rights"
+        ) from None
     if not kept:
         raise UsageError(
             f"{named}: this run has no incident", remedy=f"Where it stands: harness status {named}"
         )
     return max(kept, key=lambda each: int(each.name))
+
+
+def _exists(path: Path) -> bool:
+    """Whether it is there; OSError where that is not ours to know."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True

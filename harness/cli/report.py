@@ -60,9 +60,10 @@ def run(args: argparse.Namespace) -> int:
     from harness.report.gather import gather
 
     out: Path = args.out if args.out is not None else args.run_dir / "report.html"
-    if out.exists() and not out.is_file():  # never put a file in the place of /dev/null
-        what = "a directory" if out.is_dir() else "not a regular file"
-        raise UsageError(f"{out}: {what}", remedy="Name a file: --out FILE")
+    with contextlib.suppress(OSError):  # closed to this user: that is said where it is read or written
+        if out.exists() and not out.is_file():  # never put a file in the place of /dev/null
+            what = "a directory" if out.is_dir() else "not a regular file"
+            raise UsageError(f"{out}: {what}", remedy="Name a file: --out FILE")
     progress = _Progress()
     try:
         found = gather(args.run_dir, progress.say)
@@ -96,7 +97,9 @@ def assets() -> Assets:
 def _write(path: Path, text: str) -> int:
     """Whole or not at all; how many bytes. Readable by its owner alone: logs and stacks stand in it."""
     data = text.encode("utf-8", "backslashreplace")
-    named, path = path, Path(os.path.realpath(path)) if path.is_symlink() else path
+    named = path
+    with contextlib.suppress(OSError):
+        path = Path(os.path.realpath(path)) if path.is_symlink() else path
     partial = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -118,8 +118,11 @@ def _all(folder: Path) -> tuple[Any, Callable[[], None]]:
     from harness.render.run_lines import run_lines
     from harness.top.gather import runs
 
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder of runs", remedy="Name it with --runs DIR")
+    try:
+        next(folder.iterdir(), None)
+    except OSError as error:
+        why = "no such folder of runs" if isinstance(error, FileNotFoundError) else error.strerror
+        raise UsageError(f"{folder}: {why}", remedy="Name a folder of runs with --runs DIR") from None
 
     def look(width: int | None, height: int | None) -> tuple[list[Line], Any]:
         found = runs(folder)
@@ -132,7 +135,7 @@ def _path(named: str | None) -> Path:
     """The run directory that is meant."""
     if named is None:
         return options.LATEST_RUN
-    if not named.isdigit() or Path(named).is_dir():
+    if not named.isdecimal() or Path(named).is_dir():
         return Path(named)
     from harness.watch import foreign
 

@@ -111,11 +111,12 @@ def _refuse_nothing(path: Path, command: tuple[str, ...]) -> None:
     """UsageError, before anything is made there, where there is neither a run nor a way to begin one."""
     if os.path.lexists(path / "run.json"):
         return
-    if path.name == LATEST and not path.is_dir():
-        raise UsageError(
-            f"{path}: there is no run yet that it could point to",
-            remedy="Leave --run-dir out to begin one: harness run -- COMMAND",
-        )
+    with contextlib.suppress(PermissionError):  # which is said by whoever makes it
+        if path.name == LATEST and not path.is_dir():
+            raise UsageError(
+                f"{path}: there is no run yet that it could point to",
+                remedy="Leave --run-dir out to begin one: harness run -- COMMAND",
+            )
     if not command:
         raise UsageError(
             f"{path}: no run to continue in it, and no command was given",

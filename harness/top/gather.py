@@ -61,7 +61,7 @@ class Source:
             try:
                 self._stand()
             except (HarnessError, OSError):  # replaced under us: the next look is soon
-                self._gone = not self._run.path.exists()
+                self._gone = not os.path.exists(self._run.path)  # noqa: PTH110 -- pathlib's may raise
         standing = self._standing
         if self._gpus is not None:
             self._gpus.poll()

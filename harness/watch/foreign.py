@@ -87,7 +87,7 @@ def _run_dir(pid: int, proc: Path) -> Path | None:
                 path = None if named is None else (folder / "cwd").readlink() / named.partition("=")[2]
             except OSError:
                 continue  # another user's process, or it ended
-            if path is not None and path.is_dir():
+            if path is not None and os.path.isdir(path):  # noqa: PTH112 -- pathlib's raises where it is closed
                 return path
     return None
 

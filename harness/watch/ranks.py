@@ -219,7 +219,13 @@ class Ranks:
 
 def _leads_nowhere(path: Path) -> bool:
     """A link into the memory of another machine: a record on a network file system stands there."""
-    return path.is_symlink() and not path.exists()
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return path.is_symlink()
+    except OSError:  # closed to this user: that is another matter
+        return False
+    return False
 
 
 def _allow_descriptors(records: int) -> None:

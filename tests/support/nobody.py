@@ -24,7 +24,10 @@ import os, sys
 import encodings.idna, gettext, locale, shutil
 import harness.bundle, harness.cli, harness.cli.diagnose, harness.collect.case, harness.render.as_json
 import harness.render.html, harness.render.markdown, harness.render.terminal, harness.rules
-import harness.watch.heartbeat
+import harness.cli.explain, harness.cli.report, harness.cli.run, harness.cli.top, harness.cli.watch
+import harness.render.report, harness.render.run_lines, harness.render.top, harness.report.gather
+import harness.supervise.session, harness.supervise.watching, harness.top.gather, harness.watch.foreign
+import harness.watch.heartbeat, rich.console
 os.setgroups([]); os.setresgid({uid}, {uid}, {uid}); os.setresuid({uid}, {uid}, {uid})
 sys.exit(harness.cli.main(sys.argv[1:]))
 """

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.cli import COMMANDS
+from harness.rundir import RunRecord, host_name, utc
+from tests.support import nobody
 from tests.support.env import clean_env
 from tests.support.programs import completed
 
@@ -200,3 +202,34 @@ def test_output_into_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
     )
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("report {closed}/run", "{closed}/run/run.json: cannot be read: Permission denied"),
+        ("top --all --runs {closed}/runs", "{closed}/runs: Permission denied"),
+        ("top --once {open}", "00000.beat: no record can be read here: Permission denied"),
+        ("explain {closed}/run", "{closed}/run/case.json: cannot be read: Permission denied"),
+        ("explain {open}", "{open}/incidents/001/case.json: cannot be read: Permission denied"),
+        ("run --run-dir {closed}/latest -- true", "the run directory cannot be made: Permission denied"),
+        ("watch --run-dir {closed}/run {pid}", "{closed}/run: no such run directory, or closed to this user"),
+    ],
+)
+def test_what_is_closed_to_this_user_is_one_line_that_says_so(arguments: str, said: str) -> None:
+    with nobody.folder() as place:
+        closed, run = place / "closed", place / "open"
+        closed.mkdir(mode=0o700)
+        (run / "incidents" / "001").mkdir(parents=True)
+        (run / "incidents" / "001").chmod(0o700)
+        (run / "ranks").mkdir()
+        (run / "ranks" / "00000.beat").symlink_to(closed / "memory.beat")  # as where mappings may fail
+        record = RunRecord(
+            run_id="r", name="n", created_at=utc(), host=host_name(), cwd="/", command=("true",)
+        )
+        (run / "run.json").write_text(record.to_json())
+        names = {"closed": closed, "open": run, "pid": os.getpid()}
+        done = nobody.harness(place, *arguments.format(**names).split())
+        assert said.format(**names) in done.stdout + done.stderr
+        assert "fault of the harness" not in done.stderr
