@@ -110,6 +110,7 @@ def _run(args: argparse.Namespace, plan: Plan, stages: Sequence[Stage]) -> int:
         if args.junit is not None:
             wanted.append((args.junit, files.as_junit(report)))
         problems = [files.write(path, text) for path, text in wanted]
+        show.finished(report)  # only now: who reads it may close the terminal, or open what it names
     for problem in filter(None, problems):
         print(f"harness smoke: {problem}", file=sys.stderr)
     if interrupts.count:

@@ -92,7 +92,7 @@ class Runner:
         self._outcomes: dict[str, Outcome] = {}
 
     def run(self, interrupts: Interrupts) -> Report:
-        """All of it."""
+        """All of it; telling how it ended is left to who keeps the report."""
         started_at, began = utc(), time.monotonic()
         self._show.begin(self._plan, self._stages, self._folder)
         for stage in self._stages:
@@ -107,7 +107,7 @@ class Runner:
                 )
             self._outcomes[stage.name] = outcome
             self._show.ended(outcome)
-        report = Report(
+        return Report(
             plan=self._plan.path,
             name=self._plan.name,
             folder=str(self._folder),
@@ -117,8 +117,6 @@ class Runner:
             outcomes=tuple(self._outcomes.values()),
             interrupted=interrupts.count > 0,
         )
-        self._show.finished(report)
-        return report
 
     def _blocked(self, stage: Stage) -> str:
         """Which of those it needs did not pass; what was not chosen to run is taken for granted."""
