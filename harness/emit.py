@@ -55,6 +55,10 @@ _ROW_COUNT = _wire.STEPS.count
 _STEPS_COUNTER = _wire.COUNTERS_AT // 8 + _wire.STEPS.counter
 _PHASE_INDEX = {name: index for index, name in enumerate(_wire.PHASES)}
 _PHASE_TEXT = {name: _wire.pack_text(name) for name in _wire.PHASES}
+_NOW, _NOW_COUNT = _wire.NOW.counter, _wire.NOW.count  # and `_mark`
+_NOW_COUNTER = _wire.COUNTERS_AT // 8 + _NOW
+_NOW_PLACES = _wire.NOW_PLACES
+_PACK_NOW = _wire.NOW.written.pack_into
 _MAX_TOKENS = 2**48  # of one step
 _MAX_COUNT = 2**63
 _MAX_EVENT_BYTES = 65536
@@ -139,17 +143,24 @@ def phase(name: str | None) -> None:
 
 
 def _mark(phase: bytes, mono: float) -> None:
-    """`phase` by `harness.auto`, whose own clock accounts the seconds: at `mono`, of a known name or b""."""
+    """`phase` by `harness.auto`, whose own clock accounts the seconds: at `mono`, of a known name or b"".
+
+    `Record.put_now`, written out, and without its lock: of two threads at the very same block one wins.
+    """
     record = _record
-    if record is None:
+    if record is None or (record.look_at <= mono and not _writable(record, mono)):
         return
-    with record.lock:
-        if record.look_at <= mono and not _writable(record, mono):
-            return
-        record.phase = phase
-        record.phase_entered = mono
-        record.progressed = (mono + record.ahead, mono)
-        record.put_now()
+    wall = mono + record.ahead
+    record.phase, record.phase_entered, record.progressed = phase, mono, (wall, mono)
+    if record.checked:
+        with record.lock:
+            record.put_now()
+        return
+    numbers = record.numbers
+    number = numbers[_NOW]
+    at = _NOW_PLACES[number % _NOW_COUNT]
+    _PACK_NOW(record.map, at, number, phase, mono, wall, mono, record.count, record.detail, 1)
+    record.counters[_NOW_COUNTER] = numbers[_NOW] = number + 1
 
 
 def progress(n: int = 1, *, detail: str | None = None) -> None:

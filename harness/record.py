@@ -7,7 +7,6 @@ it is fastest); making the file (`harness.place`). Imported at `emit.open`. Stan
 import mmap
 from _thread import RLock
 from binascii import crc32
-from struct import Struct
 from time import monotonic, time
 
 from harness import values, wire
@@ -20,11 +19,11 @@ LOOK_EVERY_SECONDS = 0.005
 _COUNTERS = wire.COUNTERS_AT // 8
 _CHECK, _WRITTEN = wire.CHECK.pack, wire.WRITTEN
 _PACK_TOTALS = wire.PHASE_TOTALS.body.pack
+_PACK_TOTALS_AT = wire.PHASE_TOTALS.written.pack_into
 _TOTALS_AT, _TOTALS_BYTES, _ROW_COUNT = wire.PHASE_TOTALS.offset, wire.PHASE_TOTALS.bytes, wire.STEPS.count
 _TOTALS_COUNTER = _COUNTERS + wire.PHASE_TOTALS.counter
 _PACK_NOW, _NOW = wire.NOW.body.pack, wire.NOW.counter
-_PACK_NOW_AT = Struct(f"{wire.NOW.body.format}I4x").pack_into  # and what stands for a check
-_NOW_PLACES = tuple(wire.NOW.at(number) for number in range(wire.NOW.count))
+_PACK_NOW_AT, _NOW_PLACES = wire.NOW.written.pack_into, wire.NOW_PLACES
 _NOW_COUNT, _NOW_COUNTER = wire.NOW.count, _COUNTERS + wire.NOW.counter
 _PHASE_INDEX = {name: index for index, name in enumerate(wire.PHASES)}
 _FACTS = (  # in the order of wire.FACTS: name, its bit, and what fills its field where it is absent
@@ -130,9 +129,12 @@ class Record:
     def put_parts(self, number: int, rates: "list[float] | None", body: bytes) -> None:
         """Write what row `number`, not counted yet, has besides its body: phases, rates, check."""
         if self.use_phases:  # put_rates, written out: most trainers have phases
-            totals = _PACK_TOTALS(number, *self.totals)
             at = _TOTALS_AT + number % _ROW_COUNT * _TOTALS_BYTES
-            self.map[at : at + _TOTALS_BYTES] = totals + (_CHECK(crc32(totals)) if self.checked else _WRITTEN)
+            if self.checked:
+                totals = _PACK_TOTALS(number, *self.totals)
+                self.map[at : at + _TOTALS_BYTES] = totals + _CHECK(crc32(totals))
+            else:
+                _PACK_TOTALS_AT(self.map, at, number, *self.totals, 1)
             self.counters[_TOTALS_COUNTER] = number + 1
         if rates is not None:
             self.put_rates(number, rates)

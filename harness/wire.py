@@ -80,13 +80,14 @@ ORDERED = frozenset(("x86_64", "i686"))  # as os.uname() names them; total store
 class Ring:
     """`count` blocks of one format, from `offset` on; block `number` has the place `number % count`."""
 
-    __slots__ = ("body", "bytes", "count", "counter", "offset")
+    __slots__ = ("body", "bytes", "count", "counter", "offset", "written")
 
     def __init__(self, counter: int, offset: int, count: int, values: str) -> None:
         self.counter = counter
         self.offset = offset
         self.count = count
         self.body = Struct("<Q" + values)
+        self.written = Struct(f"<Q{values}I4x")  # with what stands in the place of a check
         assert self.body.size % 8 == 0, "blocks keep doubles and counters aligned"
         self.bytes = self.body.size + CHECK.size
 
@@ -105,6 +106,7 @@ class Ring:
 FACTS = Ring(0, COUNTERS_AT + COUNTERS.size, 4, "IIqq32sdqqdd32s")
 # phase, entered (monotonic), last progress: wall, monotonic; what moved so far; detail
 NOW = Ring(1, FACTS.end, 8, "32sdddQ96s")
+NOW_PLACES = tuple(map(NOW.at, range(NOW.count)))
 # changed: wall, monotonic; depth; then per stage its name and when it was entered: wall, monotonic
 STAGE_CHANGES = Ring(2, NOW.end, 32, "ddQ" + "32sdd" * MAX_STAGES)
 HEAD_BYTES = 16384

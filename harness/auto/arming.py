@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FIRST = frozenset(
     ("torch", "transformers", "datasets", "accelerate", "lightning", "pytorch_lightning", "safetensors")
 )
+OLDEST = (3, 10)
 _MARK = "_harness"  # in sys.modules: armed already, by this harness or by one around it
 _EMIT = (
     "harness.emit", "harness.wire", "harness.place", "harness.ranks", "harness.record", "harness.values",
@@ -58,6 +59,10 @@ class _Waiting:
         """Load the hooks; their finder, or None where there is nothing to hook."""
         try:
             sys.meta_path.remove(self)
+            if sys.version_info < OLDEST:
+                ours, needed = (".".join(map(str, each[:2])) for each in (sys.version_info, OLDEST))
+                say(f"not instrumented: this is Python {ours}, which is older than {needed}; its log is watched")
+                return None
             return Modules(self._package).load("harness.auto.session").begin()
         except Exception as error:  # noqa: BLE001 (never into the trainer)
             say(f"not instrumented: {type(error).__name__}: {error}")
@@ -148,7 +153,9 @@ def _folder_of_theirs() -> "str | None":
     if module is not None:
         folders = getattr(module, "__path__", None)
     else:
-        spec = next(filter(None, (each.find_spec("harness", None) for each in sys.meta_path)), None)
+        # One of old has no `find_spec` (six 1.15's, say): the import system passes over it as well.
+        finds = [each.find_spec for each in sys.meta_path if hasattr(each, "find_spec")]
+        spec = next(filter(None, (find("harness", None) for find in finds)), None)
         folders = None if spec is None else spec.submodule_search_locations
     return next(iter(folders), None) if folders else None
 

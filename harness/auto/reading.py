@@ -121,9 +121,7 @@ class Reader:
         return float(rate)
 
     def memory(self) -> "tuple[int, int, int] | None":
-        """(allocated, reserved, peak) of torch's CUDA allocator: its counters, now and then."""
-        if not self.on_device:
-            return None
+        """(allocated, reserved, peak) of torch's CUDA allocator: its counters, now and then; of a device alone."""
         now = monotonic()
         if now < self._memory_at:
             return None

@@ -152,7 +152,7 @@ class Recorder(Stages):
 
     def zeroed(self) -> None:
         """Gradients were thrown away: so is what was known of them."""
-        if self.on and self._steps.losses and not self._in_backward and self._stepping is None:
+        if self.on and self._steps.row.losses and not self._in_backward and self._stepping is None:
             self._steps.drop()
 
     # ── steps ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -202,7 +202,8 @@ class Recorder(Stages):
                 self._emit.progress()
             if self._inner > 1:
                 self._steps.evaluated(self._inner, optimizer)
-            skipped = was_skipped(optimizer)
+            found_inf = vars(optimizer).get("found_inf")
+            skipped = found_inf is not None and was_skipped(found_inf)
             if skipped:
                 self._steps.forget()
             if (skipped or not self._complete(optimizer)) and within:  # a row ends the phase by itself

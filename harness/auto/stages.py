@@ -220,28 +220,23 @@ class Stages:
         return written
 
     def _write(self, row: "Row") -> bool:
-        """Write a row, if the record is ours yet."""
-        if not self._is_ours():
+        """Write a row, if nobody but us wrote into the record, and nobody began another one beside us."""
+        emit, reader = self._emit, self._steps.reader
+        record, other = emit._record, sys.modules.get("harness.emit")  # noqa: SLF001
+        ours = record is None or record.rows == self._rows
+        if not ours or (other is not None and other is not emit and getattr(other, "enabled", False)):
             self.hand_over()
             return False
         self._rows += 1
-        record = self._emit._record  # noqa: SLF001
         if record is not None:
             record.add_measured(row.phase_seconds)
-        self._emit.step(
+        loss, norm = row.numbers()
+        emit.step(
             row.number,
-            loss=row.loss(),
+            loss=loss,
             lr=row.rates,
-            grad_norm=row.grad_norm(),
+            grad_norm=norm,
             tokens=row.tokens,
-            memory=self._steps.reader.memory(),
+            memory=reader.memory() if reader.on_device else None,
         )
         return True
-
-    def _is_ours(self) -> bool:
-        """Whether nobody but us wrote into the record, and nobody began another one beside us."""
-        record = self._emit._record  # noqa: SLF001
-        if record is not None and record.rows != self._rows:
-            return False
-        other = sys.modules.get("harness.emit")
-        return other is None or other is self._emit or not getattr(other, "enabled", False)

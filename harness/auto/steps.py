@@ -17,35 +17,40 @@ if TYPE_CHECKING:
     from harness.auto.reading import Scalar
 
 MAX_PENDING = 8
+_SEVERAL = (tuple, list)
 PATIENCE_STEPS = 64  # of other optimizers, before one of them leads
 
 
 class Row:
-    """A step that was done, and values of which some may still be on their way."""
+    """A step, and values of which some may still be on their way when it is done."""
 
-    __slots__ = ("losses", "norm", "number", "phase_seconds", "rates", "tokens")
+    __slots__ = ("losses", "norms", "number", "phase_seconds", "rates", "scaled", "tokens")
 
-    def __init__(self, number: int, losses: "list[Scalar]", norm: "Scalar") -> None:
-        self.number, self.losses, self.norm = number, losses, norm
+    def __init__(self) -> None:
+        self.number = 0
+        self.losses: list[Scalar] = []
+        self.norms: list[Scalar] = []
         self.rates: float | list[float] | None = None
         self.tokens: int | None = None
+        self.scaled = False
         self.phase_seconds: list[float] = []
 
     def complete(self) -> bool:
         """Whether every value is here."""
-        return _arrived(self.norm) and all(map(_arrived, self.losses))
+        return all(map(_arrived, self.losses)) and all(map(_arrived, self.norms))
 
-    def loss(self) -> float | None:
-        """The sum of what `backward` was called on; None where a part of it is not known."""
-        if len(self.losses) == 1:
-            return _value(self.losses[0])
-        values = [_value(each) for each in self.losses]
-        known = [value for value in values if value is not None]
-        return sum(known) if known and len(known) == len(values) else None
+    def numbers(self) -> tuple[float | None, float | None]:
+        """The loss, summed over what `backward` was called on, and the norm; None for what is not known.
 
-    def grad_norm(self) -> float | None:
-        """The norm, if there was one and it is here."""
-        return _value(self.norm)
+        Where a part of the loss is missing it is not known; clipped more than once, there is no norm of all.
+        """
+        losses, norms = self.losses, self.norms
+        loss = losses[0] if len(losses) == 1 else _sum(losses)
+        norm = norms[0] if len(norms) == 1 else None
+        return (
+            loss.get() if isinstance(loss, Late) else loss,
+            norm.get() if isinstance(norm, Late) else norm,
+        )
 
 
 class Steps:
@@ -53,6 +58,7 @@ class Steps:
 
     def __init__(self) -> None:
         self.reader = Reader()
+        self.row = Row()  # of the step under way
         self.pending: list[Row] = []
         self.made = 0  # optimizers, ever
         self._number = 0
@@ -61,58 +67,55 @@ class Steps:
         self._others = 0  # steps of others since
         self._seen: set[int] = set()  # which have stepped since the leader leads
         self._scaling: tuple[weakref.ref[Any], Any] | None = None
-        self.forget()
 
     def forget(self) -> None:
         """The next step's numbers begin here."""
-        self.losses: list[Scalar] = []
-        self._norms: list[Scalar] = []
-        self._rates: float | list[float] | None = None
-        self._tokens: int | None = None
-        self._scaled = False
+        self.row = Row()
 
     # ── numbers ────────────────────────────────────────────────────────────────────────────────────────────
 
     def note_loss(self, tensors: "Any") -> None:
         """`backward` is called on this."""
-        if isinstance(tensors, tuple | list) and len(tensors) == 1:
+        if isinstance(tensors, _SEVERAL) and len(tensors) == 1:
             tensors = tensors[0]
         scaling, self._scaling = self._scaling, None
+        losses = self.row.losses
         if scaling is not None and scaling[0]() is tensors:
-            self.losses.append(self.reader.scalar(scaling[1]))
-        elif self._scaled:
-            self.losses.append(None)  # scaled by something that we did not see
+            losses.append(self.reader.scalar(scaling[1]))
+        elif self.row.scaled:
+            losses.append(None)  # scaled by something that we did not see
         else:
-            self.losses.append(self.reader.scalar(tensors))
+            losses.append(self.reader.scalar(tensors))
 
     def note_scaled(self, outputs: "Any", result: "Any") -> None:
         """A GradScaler made `result` of `outputs`."""
-        self._scaled = True
+        self.row.scaled = True
         if hasattr(outputs, "detach"):
             self._scaling = (weakref.ref(result), outputs.detach())
 
     def note_norm(self, norm: "Any") -> None:
-        """Gradients were clipped; more than once in a step there is no norm of all."""
-        self._norms.append(self.reader.scalar(norm))
+        """Gradients were clipped."""
+        self.row.norms.append(self.reader.scalar(norm))
 
     def note_rates(self, optimizer: "Any") -> None:
         """The rates that a step is about to use."""
         groups = optimizer.param_groups
         if len(groups) == 1:
             rate = groups[0].get("lr")
-            self._rates = rate if rate.__class__ is float else self.reader.rate(rate)
+            self.row.rates = rate if rate.__class__ is float else self.reader.rate(rate)
         else:
-            self._rates = [self.reader.rate(group.get("lr")) for group in groups[: wire.MAX_RATES]]
+            self.row.rates = [self.reader.rate(group.get("lr")) for group in groups[: wire.MAX_RATES]]
 
     def note_tokens(self, tokens: int) -> None:
         """So many more are trained on."""
-        self._tokens = (self._tokens or 0) + tokens
+        self.row.tokens = (self.row.tokens or 0) + tokens
 
     def drop(self) -> None:
         """Gradients are thrown away, and what is known of them; of several optimizers, nobody knows which."""
-        if self.losses:
-            self.losses = [None] if len(self._seen) > 1 else []
-            self._norms = []
+        row = self.row
+        if row.losses:
+            row.losses = [None] if len(self._seen) > 1 else []
+            row.norms = []
 
     def evaluated(self, times: int, optimizer: "Any") -> None:
         """A closure was evaluated more than once within a step.
@@ -121,7 +124,8 @@ class Steps:
         optimizers it is not known.
         """
         lbfgs = type(optimizer).__name__ == "LBFGS"
-        self.losses = self.losses[: len(self.losses) - times + 1] if lbfgs else [None]
+        losses = self.row.losses
+        self.row.losses = losses[: len(losses) - times + 1] if lbfgs else [None]
 
     # ── whose step it is ───────────────────────────────────────────────────────────────────────────────────
 
@@ -154,10 +158,9 @@ class Steps:
 
     def done(self, number: int | None, phase_seconds: list[float]) -> Row | None:
         """A step of the run was done; `number` is a framework's own. Its row, if nothing is to wait for."""
-        self._number = self._number + 1 if number is None else number
-        row = Row(self._number, self.losses, self._norms[0] if len(self._norms) == 1 else None)
-        row.rates, row.tokens, row.phase_seconds = self._rates, self._tokens, phase_seconds
-        self.forget()
+        row, self.row = self.row, Row()
+        row.number = self._number = self._number + 1 if number is None else number
+        row.phase_seconds = phase_seconds
         if not self.pending and not self.reader.on_device:
             return row
         self.pending.append(row)
@@ -175,11 +178,12 @@ def _arrived(value: "Scalar") -> bool:
     return value.__class__ is not Late or value.get() is not None
 
 
-def _value(value: "Scalar") -> float | None:
-    return value.get() if value.__class__ is Late else value  # type: ignore[return-value]
+def _sum(losses: "list[Scalar]") -> float | None:
+    values = [each.get() if isinstance(each, Late) else each for each in losses]
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
 
 
-def was_skipped(optimizer: "Any") -> bool:
+def was_skipped(found_inf: "Any") -> bool:
     """Whether a fused optimizer, told so by a GradScaler, left the parameters as they were; on the host."""
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and found.device.type == "cpu" and bool(found.item())
+    return found_inf.device.type == "cpu" and bool(found_inf.item())

@@ -29,7 +29,7 @@ def hooks(recorder: "Recorder") -> "dict[str, Hook]":
 
 
 def _torch(torch: "ModuleType | Any", recorder: "Recorder") -> None:
-    compiling: Callable[[], bool] = torch.compiler.is_compiling
+    compiling: Callable[[], bool] = torch.compiler.is_dynamo_compiling  # knows no `torch.jit`: quicker
     _optimizers(torch, recorder, compiling)
     _gradients(torch, recorder, compiling)
     _loaders(torch, recorder)
