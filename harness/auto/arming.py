@@ -61,7 +61,7 @@ class _Waiting:
             sys.meta_path.remove(self)
             if sys.version_info < OLDEST:
                 ours, needed = (".".join(map(str, each[:2])) for each in (sys.version_info, OLDEST))
-                say(f"not instrumented: this is Python {ours}, which is older than {needed}; its log is watched")
+                say(f"not instrumented: Python {ours} is older than {needed}; its log is watched")
                 return None
             return Modules(self._package).load("harness.auto.session").begin()
         except Exception as error:  # noqa: BLE001 (never into the trainer)

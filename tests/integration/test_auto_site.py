@@ -178,6 +178,22 @@ def test_however_a_shell_script_starts_it(command, bare, project, tmp_path):
     assert claimed(tmp_path / "run")
 
 
+def test_a_finder_of_old_in_the_import_system_is_passed_over(bare, project, tmp_path):
+    """As six 1.15 puts one there: it has no `find_spec`."""
+    (project / "train.py").write_text(
+        "import sys\nclass Old: find_module = None\nsys.meta_path.append(Old())\nimport accelerate\n"
+    )
+    assert started(bare, "train.py", env=auto.environment(tmp_path / "run"), cwd=project).stderr == ""
+    assert claimed(tmp_path / "run")
+
+
+def test_a_python_that_is_too_old_is_told_in_a_line(bare, project, tmp_path):
+    (project / "train.py").write_text("import sys; sys.version_info = (3, 9, 18)\nimport accelerate\n")
+    done = started(bare, "train.py", env=auto.environment(tmp_path / "run"), cwd=project)
+    assert done.stderr == ("harness: not instrumented: Python 3.9 is older than 3.10; its log is watched\n")
+    assert not claimed(tmp_path / "run")
+
+
 @pytest.mark.parametrize("options", [["-I"], ["-E"], ["-S"], ["-Is"]])
 def test_where_pythonpath_is_not_read_it_is_started_by_its_path(options, bare, project, tmp_path):
     env = auto.environment(tmp_path / "run")
