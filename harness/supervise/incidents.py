@@ -42,6 +42,7 @@ class _Mark:
     """Where a rank stood when it was suspected: what it has to leave for the stall to be over."""
 
     moved_at_wall_seconds: float
+    moved_at_monotonic_seconds: float | None  # for wall time may be set back; None: an earlier supervisor's
     count: int | None
     incarnation: tuple[int, int] | None
 
@@ -52,6 +53,8 @@ class _Mark:
             return progress.count > 0  # taken over from an earlier supervisor, whose count is not ours
         if self.count is not None and progress.count != self.count:
             return True
+        if self.moved_at_monotonic_seconds is not None:
+            return progress.moved_at_monotonic_seconds > self.moved_at_monotonic_seconds
         return progress.moved_at_wall_seconds > self.moved_at_wall_seconds
 
 
@@ -65,6 +68,13 @@ class _Stall:
     gathering: Gathering | None = None
     incident: Incident | None = None  # once it is open
     ranks: list[int | None] = field(default_factory=list)
+    began_monotonic_seconds: float | None = None
+
+    def ended_wall_seconds(self, moved: Progress) -> float:
+        """When it ended, by the clock that told when it began; the wall clock may have been set meanwhile."""
+        if self.began_monotonic_seconds is None:
+            return moved.moved_at_wall_seconds
+        return self.began_wall_seconds + moved.moved_at_monotonic_seconds - self.began_monotonic_seconds
 
 
 class Incidents:
@@ -100,14 +110,23 @@ class Incidents:
 
     def suspect(self, suspicion: Suspicion, progress: Progress) -> tuple[Notice, ...]:
         """A rank went over its limit. Joins the stall that is there, or begins the taking of evidence."""
-        mark = _Mark(progress.moved_at_wall_seconds, progress.count, progress.incarnation)
+        mark = _Mark(
+            progress.moved_at_wall_seconds,
+            progress.moved_at_monotonic_seconds,
+            progress.count,
+            progress.incarnation,
+        )
         if self._stall is not None:
             self._stall.marks[suspicion.rank] = mark
             if suspicion.rank not in self._stall.ranks:
                 self._stall.ranks.append(suspicion.rank)
             return ()
         stall = _Stall(
-            suspicion, suspicion.since_wall_seconds, {suspicion.rank: mark}, ranks=[suspicion.rank]
+            suspicion,
+            suspicion.since_wall_seconds,
+            {suspicion.rank: mark},
+            ranks=[suspicion.rank],
+            began_monotonic_seconds=progress.moved_at_monotonic_seconds,
         )
         self._stall = stall
         self._events.write("suspected", **_facts(suspicion))
@@ -120,8 +139,11 @@ class Incidents:
             return (Suspected(suspicion=suspicion), self._open(stall, suspicion, failed, None))
         return (Suspected(suspicion=suspicion),)
 
-    def poll(self, progress: Mapping[int | None, Progress]) -> tuple[Notice, ...]:
-        """Look whether evidence is in and whether progress returned; `progress` of the living ranks."""
+    def poll(self, progress: Mapping[int | None, Progress], *, goes_on: bool = True) -> tuple[Notice, ...]:
+        """Look whether evidence is in and whether progress returned; `progress` of the living ranks.
+
+        The command itself `goes_on`, or is about to end: that is said with how it ended.
+        """
         stall = self._stall
         if stall is None:
             return ()
@@ -129,7 +151,11 @@ class Incidents:
             rank for rank, mark in stall.marks.items() if rank in progress and mark.left_by(progress[rank])
         ]
         over = bool(moved) and all(rank in moved for rank in stall.marks if rank in progress)
-        ended_wall = max((progress[rank].moved_at_wall_seconds for rank in moved), default=0.0)
+        # The command goes on without it: with a script's next program, say, when somebody killed this one.
+        gone = goes_on and not any(
+            rank in progress or mark.incarnation is None for rank, mark in stall.marks.items()
+        )
+        ended_wall = max((stall.ended_wall_seconds(progress[rank]) for rank in moved), default=0.0)
         notices: list[Notice] = []
         if stall.gathering is not None and stall.suspicion is not None:
             gathered = stall.gathering.poll()
@@ -146,6 +172,8 @@ class Incidents:
             stall.gathering = None
         elif over:
             notices.append(self._close(stall, "progress", ended_wall))
+        elif gone:
+            notices.append(self._close(stall, "its process ended, or tells no more", self._clock.wall()))
         return tuple(notices)
 
     def command_ended(self, how: str, *, well: bool) -> tuple[Notice, ...]:
@@ -270,7 +298,7 @@ class Incidents:
         if last is None or last.closed_at is not None:
             return
         began = last.last_progress_at_seconds
-        marks = {rank: _Mark(began, None, None) for rank in last.ranks}
+        marks = {rank: _Mark(began, None, None, None) for rank in last.ranks}
         self._stall = _Stall(None, began, marks, incident=last, ranks=list(last.ranks))
         if last.attempt != self._attempt:
             self._close(self._stall, "its supervisor ended", self._clock.wall())

@@ -119,7 +119,7 @@ class Observer:
         if living and None not in living:
             # A stall seen before the first record ends with what any record says.
             living = {**living, None: next(iter(living.values()))}
-        for notice in self._incidents.poll(living):
+        for notice in self._incidents.poll(living, goes_on=self._goes_on()):
             notices.append(notice)
             if isinstance(notice, IncidentDismissed):
                 self._detector.excuse(notice.suspicion.rank)
@@ -198,8 +198,13 @@ class Observer:
     def _target(self, suspicion: Suspicion) -> tuple[int, int]:
         """The command's first process, whose whole tree is looked at; a rank's own where that is gone."""
         command = self._command
-        if command is not None:
-            root = Identity(pid=command.pid, start_time_ticks=command.start_time_ticks or None)
-            if root.alive():  # that very process: its pid may be a stranger's by now
-                return command.pid, command.start_time_ticks
+        if command is not None and self._goes_on():
+            return command.pid, command.start_time_ticks
         return self._progress[suspicion.rank].incarnation
+
+    def _goes_on(self) -> bool:
+        """Whether the command's first process lives: that very one; its pid may be a stranger's by now."""
+        command = self._command
+        if command is None:
+            return False
+        return Identity(pid=command.pid, start_time_ticks=command.start_time_ticks or None).alive()

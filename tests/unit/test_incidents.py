@@ -195,6 +195,24 @@ def test_ranks_that_stall_together_are_one_incident_until_all_move(bench: Bench)
     assert isinstance(closed, IncidentClosed)
 
 
+def test_a_wall_clock_that_is_set_back_does_not_keep_an_incident_open(bench: Bench) -> None:
+    bench.stall()
+    going_on = dataclasses.replace(moved(STANDING, 1001), moved_at_wall_seconds=1e9 - 2600)
+    [closed] = bench.incidents.poll({0: going_on})
+    assert isinstance(closed, IncidentClosed)
+    assert (closed.how, closed.after_seconds) == ("progress", pytest.approx(11.0))
+
+
+def test_an_incident_ends_with_its_process_and_the_next_one_is_another(bench: Bench) -> None:
+    """A script's next program is not covered by the stall of the one before, which somebody killed."""
+    bench.stall()
+    command = dataclasses.replace(STANDING, source="log", rank=None, incarnation=(9, 19), stages=("command",))
+    [closed] = bench.incidents.poll({None: command})
+    assert isinstance(closed, IncidentClosed)
+    assert closed.how == "its process ended, or tells no more"
+    assert bench.stall(command).number == 2
+
+
 def test_a_rank_that_died_does_not_keep_an_incident_open(bench: Bench) -> None:
     other = dataclasses.replace(STANDING, rank=1, incarnation=(11, 21))
     bench.stall()
