@@ -94,6 +94,8 @@ class Supervisor:
             self._clear(child)
             endings.append(self._ending(ended))
             decision = policy.after_ending(self._options.policy, endings)
+            if isinstance(decision, policy.Restart) and not self._opened.repeatable:
+                decision = policy.secret_lost(endings[-1])
             if isinstance(decision, policy.Restart):
                 self._watcher.say(f"attempt {number} {ended} · {decision.why}")
                 if self._pause(decision.after_seconds):

@@ -54,6 +54,7 @@ class Opened:
     leftover: Attempt | None  # its command ended, but not all that it started: to be cleared away first
     elsewhere: str | None = None  # the host that the last attempt began on, if it may still run there
     named: Path  # the directory as the user named it
+    repeatable: bool = True  # not where the command held a secret, which was not kept
 
     def shown_path(self) -> str:
         """The directory as a user would type it: `runs/latest` for as long as that is this run."""
@@ -212,6 +213,7 @@ def _continue(
         if last is not None and last.ended_at is None and record.host != host_name()
         else None,
         named=named,
+        repeatable=bool(request.command) or not record.command_redacted,
     )
 
 

@@ -128,6 +128,14 @@ def after_ending(settings: Settings, endings: Sequence[Ending]) -> AfterEnding:
     )
 
 
+def secret_lost(last: Ending) -> End:
+    """Instead of a restart, where the command that was taken up held a secret, which was not kept."""
+    return End(
+        exit_status=STALLED_EXIT_STATUS if last.stalled else last.exit_status,
+        why="not restarted: its command held a secret, which was not kept; give the command again",
+    )
+
+
 def _stuck(endings: Sequence[Ending]) -> tuple[int, int | None]:
     """The furthest step reached, and how many attempts ended there or before it since, the first included."""
     furthest, count = endings[0].last_step, 0

@@ -195,6 +195,21 @@ def test_a_run_is_continued_in_its_directory_with_its_id_and_its_command(
     assert [line for line in second.log().splitlines() if "begun" in line] == ["begun 1", "begun 2"]
 
 
+def test_what_was_taken_up_is_not_restarted_without_its_secret(
+    start: Callable[..., runs.Run], tmp_path: Path
+) -> None:
+    first = start(*runs.python(WAITING), "--api-key", "of-nobodys-business")
+    first.wait_for_log("begun")
+    _kill(first)
+    second = start(options=("--on-stall", "restart"))
+    wait_for(lambda: second.record()["supervisor_pid"] == second.process.pid, what="the second one")
+    _end(tmp_path, 7)
+    status, output = second.end()
+    assert status == 7
+    assert "not restarted: its command held a secret" in output
+    assert "begun 2" not in second.log()
+
+
 def test_a_run_named_by_a_link_stays_where_it_is_when_the_link_moves_on(
     start: Callable[..., runs.Run], tmp_path: Path
 ) -> None:
