@@ -95,6 +95,7 @@ def start(
     command: Sequence[str],
     *,
     environment: Mapping[str, str],
+    cwd: Path | None,
     output: Path,
     record: Path,
     attempt: int,
@@ -122,6 +123,7 @@ def start(
             stdout=log,
             stderr=log,
             env=dict(environment),
+            cwd=cwd,
             pass_fds=[theirs.fileno()],
             start_new_session=not terminal,
         )

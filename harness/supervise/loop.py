@@ -142,6 +142,7 @@ class Supervisor:
         child = children.start(
             self._opened.command,
             environment=environment,
+            cwd=self._opened.home,
             output=run.output_log,
             record=run.exit_record(number).resolve(),
             attempt=number,

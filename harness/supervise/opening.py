@@ -54,6 +54,7 @@ class Opened:
     leftover: Attempt | None  # its command ended, but not all that it started: to be cleared away first
     elsewhere: str | None = None  # the host that the last attempt began on, if it may still run there
     named: Path  # the directory as the user named it
+    home: Path | None = None  # where the command that is remembered was given, if that is not here
     repeatable: bool = True  # not where the command held a secret, which was not kept
 
     def shown_path(self) -> str:
@@ -190,6 +191,10 @@ def _continue(
             f"pid {alive.pid}, {shlex.join(alive.command)}",
             remedy=f"`harness run --run-dir {run.path}` supervises it again; to end it: kill {alive.pid}",
         )
+    # What is remembered was said in its own folder: its script may be named from there.
+    home = None
+    if not request.command and record.cwd != str(request.cwd) and os.path.isdir(record.cwd):  # noqa: PTH112 -- as in `fixed`
+        home = Path(record.cwd)
     settled = settle(run, record)
     last = settled.last_attempt
     file = claim.RunFile(run, settled)
@@ -197,6 +202,7 @@ def _continue(
         file.update(
             boot_id=boot_id(),
             host=host_name(),
+            cwd=record.cwd if alive else str(home or request.cwd),
             command=record.command if alive else redaction.strike_out(command)[0],
             command_redacted=record.command_redacted if alive else redaction.strike_out(command)[1],
             environment=identity.environment_of(request.environment),
@@ -213,6 +219,7 @@ def _continue(
         if last is not None and last.ended_at is None and record.host != host_name()
         else None,
         named=named,
+        home=home,
         repeatable=bool(request.command) or not record.command_redacted,
     )
 

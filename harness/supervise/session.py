@@ -106,6 +106,8 @@ def _announce(opened: Opened, metrics_url: str | None, say: Callable[[str], None
         parts.append(f"its command still runs: supervising pid {opened.alive.pid} again")
     elif opened.file.record.attempt:
         parts.append(f"attempt {opened.file.record.attempt + 1}")
+        if opened.home is not None:
+            parts.append(f"in {opened.home}")
     if metrics_url:
         parts.append(f"metrics {metrics_url}")
     say(" · ".join(parts))

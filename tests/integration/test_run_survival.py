@@ -195,6 +195,24 @@ def test_a_run_is_continued_in_its_directory_with_its_id_and_its_command(
     assert [line for line in second.log().splitlines() if "begun" in line] == ["begun 1", "begun 2"]
 
 
+def test_the_command_that_is_remembered_is_started_where_it_was_given(
+    start: Callable[..., runs.Run], tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").write_text("import os; print('in', os.getcwd())")
+    assert start("python", "train.py").end()[0] == 0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    again = runs.start(tmp_path / "run", cwd=elsewhere)
+    status, output = again.end()
+    assert status == 0, output
+    assert f"in {tmp_path}" in output
+    assert again.record()["cwd"] == str(tmp_path)
+    named = runs.start(tmp_path / "run", "python", "../train.py", cwd=elsewhere)
+    assert named.end()[0] == 0
+    assert named.record()["cwd"] == str(elsewhere)
+    assert again.log().splitlines() == [f"in {each}" for each in (tmp_path, tmp_path, elsewhere)]
+
+
 def test_what_was_taken_up_is_not_restarted_without_its_secret(
     start: Callable[..., runs.Run], tmp_path: Path
 ) -> None:
