@@ -90,7 +90,7 @@ class Answers:
         if self._token is None:
             return True
         kind, _, shown = authorization.partition(" ")
-        return hmac.compare_digest(shown.strip().encode("utf-8", "replace"), self._token) and (
+        return hmac.compare_digest(shown.strip(" \t").encode("latin-1"), self._token) and (
             kind.lower() == "bearer"
         )
 
@@ -161,7 +161,7 @@ def _text(status: str, text: str, *headers: tuple[str, str]) -> Reply:
 
 def _headers(text: str) -> dict[str, str]:
     fields = (line.partition(":") for line in text.split("\r\n") if ":" in line)
-    return {name.strip().lower(): value.strip() for name, _, value in fields}
+    return {name.strip().lower(): value.strip(" \t") for name, _, value in fields}
 
 
 def no_signals() -> None:

@@ -153,6 +153,13 @@ def test_a_token_has_to_be_shown(start):
     assert get(server, Authorization="Bearer s3cret")[0] == 200
 
 
+@pytest.mark.parametrize("token", ["Wörter-zählen", "voilà"])
+def test_a_token_may_have_any_letters(start, token):
+    server = start(token=token)
+    assert get(server, Authorization=f"Bearer {token}".encode())[0] == 200
+    assert get(server, Authorization=b"Bearer \xff")[0] == 401
+
+
 def test_where_a_token_comes_from(tmp_path):
     file = tmp_path / "token"
     file.write_text("from-file\n")
