@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, UsageError
 from harness.evidence import Missing, Reading
+from harness.watch.procstat import process_of
 
 if TYPE_CHECKING:
     from harness.evidence import Case, ProcessSample, Sample
@@ -196,6 +197,9 @@ def _problem(pid: int) -> tuple[str, int] | None:
         return f"no process {pid}: it has ended, or never was", UsageError.exit_status
     except (OSError, IndexError) as error:
         return f"process {pid} cannot be read: {error}", COULD_NOT_TELL
+    whole = process_of(pid)
+    if whole != pid:
+        return f"{pid} is a thread of process {whole}: harness diagnose {whole}", UsageError.exit_status
     if int(fields[6]) & 0x00200000:
         return f"process {pid} is a kernel thread: there is no program of yours in it", COULD_NOT_TELL
     if os.geteuid() not in (0, uid):

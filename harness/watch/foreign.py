@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.watch.activity import descendants
-from harness.watch.procstat import read_stat
+from harness.watch.procstat import process_of, read_stat
 
 _VARIABLE = "HARNESS_RUN_DIR"
 _FIND = "List candidates with: pgrep -af python"
@@ -51,6 +51,9 @@ def find(pid: int, proc: Path = Path("/proc")) -> Foreign:
         command = _strings(folder / "cmdline")
     except OSError:  # it ended in between
         raise NoTargetError(f"there is no process {pid}", remedy=_FIND) from None
+    whole = process_of(pid, proc)
+    if whole != pid:
+        raise NoTargetError(f"{pid} is a thread of process {whole}", remedy=f"Name that one: {whole}")
     if process.ended:
         raise NoTargetError(f"process {pid} has ended already (its parent has not taken note)", remedy=_FIND)
     if not command:

@@ -47,6 +47,16 @@ def read_stat(pid: int, proc: str | os.PathLike[str] = "/proc") -> ProcessStat |
         return None
 
 
+def process_of(pid: int, proc: str | os.PathLike[str] = "/proc") -> int:
+    """The process that has the thread `pid`: itself, but for one that `top -H` or htop listed as a thread."""
+    try:
+        with open(f"{os.fspath(proc)}/{pid}/status", "rb") as file:  # noqa: PTH123
+            found = next((line for line in file if line.startswith(b"Tgid:")), b"")
+        return int(found.split()[1])
+    except (OSError, ValueError, IndexError):
+        return pid
+
+
 def boot_id(proc: str | os.PathLike[str] = "/proc") -> str:
     """Which boot this is: start times and monotonic times mean nothing in another; empty if unknown."""
     try:

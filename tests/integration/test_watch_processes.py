@@ -15,6 +15,7 @@ import pytest
 from tests.support import run as runs
 from tests.support import stalls
 from tests.support.env import clean_env
+from tests.support.programs import completed
 from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
@@ -214,6 +215,30 @@ def test_a_process_that_has_ended_but_is_not_reaped_is_one_clear_line(bench: Ben
         assert "has ended already" in output
     finally:
         zombie.wait()
+
+
+@pytest.mark.parametrize("command", ["watch", "diagnose", "top"])
+def test_the_id_of_a_thread_is_told_from_that_of_a_process(command: str) -> None:
+    """htop lists threads with ids of their own, and /proc has a folder for each."""
+    script = (
+        "import threading\n"
+        "lock = threading.Lock(); lock.acquire()\n"
+        "def wait(): print(threading.get_native_id(), flush=True); lock.acquire()\n"
+        "threading.Thread(target=wait).start()\n"
+    )
+    target = subprocess.Popen(
+        [sys.executable, "-c", script], env=clean_env(), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert target.stdout is not None
+        thread = target.stdout.readline().strip()
+        done = completed([*runs.HARNESS, command, thread])
+        assert done.returncode == 2
+        assert f"{thread} is a thread of process {target.pid}" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    finally:
+        target.kill()
+        target.communicate()
 
 
 def test_a_run_that_is_supervised_already_is_refused(bench: Bench) -> None:
