@@ -244,29 +244,39 @@ class Supervisor:
             self._interrupts += 1
             self._asked_to_stop = True
             self._ended_by = "interrupt"
-            if self._interrupts == 1:
-                self._watcher.say(f"{name} passed on to the command · again: kill it and all it started")
-                self._interrupt(number, root, early=early)
-            else:
+            if self._interrupts > 1:
                 self._watcher.say("killing the command and all it started")
                 tree.kill()
+                if not _send(root, 0):
+                    self._watcher.say(_out_of_reach(name, root))
+            elif self._interrupt(number, root, early=early):
+                self._watcher.say(f"{name} passed on to the command · again: kill it and all it started")
+            else:
+                self._watcher.say(_out_of_reach(name, root))
         else:
             if number == signal.SIGTERM:
                 self._ended_by = "request"
                 self._asked_to_stop = True
-            self._watcher.say(f"{name} passed on to the command")
-            _send(root, number)
+            sent = _send(root, number)
+            self._watcher.say(f"{name} passed on to the command" if sent else _out_of_reach(name, root))
 
-    def _interrupt(self, number: int, root: Identity, *, early: bool) -> None:
-        """As the terminal does: to the command's process group; unless the terminal has done so already."""
-        if not root.alive():
-            return
-        with contextlib.suppress(OSError):
-            group = os.getpgid(root.pid)
-            if group != os.getpgrp():
-                os.killpg(group, number)
-            elif early or not _in_foreground():
-                _send(root, number)
+    def _interrupt(self, number: int, root: Identity, *, early: bool) -> bool:
+        """As the terminal does: to the command's process group; unless the terminal has done so already.
+
+        False where we may not: it is another user's.
+        """
+        try:
+            if root.alive():
+                group = os.getpgid(root.pid)
+                if group != os.getpgrp():
+                    os.killpg(group, number)
+                elif early or not _in_foreground():
+                    return _send(root, number)
+        except PermissionError:
+            return False
+        except OSError:
+            pass  # it has just ended
+        return True
 
     def _between_commands(self) -> bool:
         """Act on signals while there is no command to pass them on to; True where the user interrupts."""
@@ -327,10 +337,22 @@ class Supervisor:
             self._between_commands()
 
 
-def _send(root: Identity, number: int) -> None:
-    with contextlib.suppress(OSError):
+def _send(root: Identity, number: int) -> bool:
+    """Send it to the command, if that lives; False where we may not: it is another user's."""
+    try:
         if root.alive():
             os.kill(root.pid, number)
+    except PermissionError:
+        return False
+    except OSError:
+        pass  # it has just ended
+    return True
+
+
+def _out_of_reach(name: str, root: Identity) -> str:
+    return (
+        f"{name} cannot be passed on: pid {root.pid} is another user's (sudo?) · end it: sudo kill {root.pid}"
+    )
 
 
 def _in_foreground() -> bool:

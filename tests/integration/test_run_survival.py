@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.support import nobody
 from tests.support import run as runs
 from tests.support.env import clean_env
 from tests.support.programs import completed
@@ -211,6 +212,29 @@ def test_the_command_that_is_remembered_is_started_where_it_was_given(
     assert named.end()[0] == 0
     assert named.record()["cwd"] == str(elsewhere)
     assert again.log().splitlines() == [f"in {each}" for each in (tmp_path, tmp_path, elsewhere)]
+
+
+@pytest.mark.needs("root")
+def test_a_command_that_we_may_not_signal_is_said_to_be_out_of_reach(tmp_path: Path) -> None:
+    """As with sudo in the command; here it was started by root, and is taken up by nobody."""
+    with nobody.folder() as place:
+        first = runs.start(place / "run", *runs.python(WAITING), cwd=place)
+        try:
+            first.wait_for_log("begun")
+            _kill(first)
+            for path in (place / "run", *(place / "run").rglob("*")):
+                os.chown(path, nobody.UID, nobody.UID)
+            second = nobody.start(place, "run", "--run-dir", "run", "--metrics-port", "off")
+            wait_for(lambda: first.record()["supervisor_pid"] == second.pid, what="the second one")
+            second.send_signal(signal.SIGINT)
+            assert second.stdout is not None
+            said = wait_for(lambda: "SIGINT" in (line := second.stdout.readline()) and line)
+            assert f"SIGINT cannot be passed on: pid {first.pid()} is another user's" in said
+            _end(place, 7)
+            assert second.communicate(timeout=runs.DEADLINE_SECONDS)
+            assert second.returncode == 7
+        finally:
+            first.clean_up()
 
 
 def test_what_was_taken_up_is_not_restarted_without_its_secret(
