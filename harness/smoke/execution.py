@@ -13,13 +13,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from harness.collect.deadline import python_module
 from harness.errors import HarnessError, UsageError
 from harness.render.text import duration, single_line
 from harness.smoke.observe import Moment, StageWatch
@@ -111,7 +111,7 @@ class Execution:
     def _start(self) -> subprocess.Popen[bytes]:
         stall = ["--stall-timeout", self._stage.stall] if self._stage.stall else []
         words = [
-            *(sys.executable, "-m", "harness", "run", "--run-dir", str(self._folder)),
+            *python_module("harness", "run", "--run-dir", str(self._folder)),
             *("--metrics-port", "0", "--no-live", "--on-stall", "terminate"),
             *("--grace", f"{GRACE_SECONDS:g}", "--log-keep", "256M", *stall, "--"),
             *self._stage.command,
@@ -185,7 +185,7 @@ class Execution:
         pid = self._watch.pid
         if pid is None:
             return {}
-        words = [sys.executable, "-m", "harness", "diagnose", str(pid), "--json"]
+        words = python_module("harness", "diagnose", str(pid), "--json")
         words += ["--deadline", f"{_DIAGNOSIS_SECONDS:g}", "--out", str(self._folder / "over-budget")]
         # Not in our group: Ctrl-C and Ctrl-Z are ours to act upon.
         child = subprocess.Popen(

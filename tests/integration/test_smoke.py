@@ -172,6 +172,18 @@ def test_a_plan_passes_and_everything_expected_was_checked(folder: Path) -> None
     assert lines[-1].startswith("passed · 2 passed in ")
 
 
+def test_modules_in_the_users_folder_are_not_taken_for_the_harnesss(folder: Path) -> None:
+    (folder / "harness").mkdir()
+    (folder / "harness" / "__init__.py").write_text("")
+    (folder / "queue.py").write_text("raise SystemExit('a module of the user')\n")
+    (folder / "one.yaml").write_text(
+        "stages: [{name: hello, command: \"{python} -c 'print(1)'\", budget: 60}]\n"
+    )
+    program = "import sys; del sys.path[0]; from harness.cli import main; sys.exit(main())"  # as the script
+    done = completed([sys.executable, "-c", program, "smoke", "one.yaml"], cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_everything_that_can_be_expected_fails_with_what_was_seen(folder: Path) -> None:
     (folder / "unmet.py").write_text(UNMET_TRAINER)
     (folder / "unmet.yaml").write_text(UNMET)
