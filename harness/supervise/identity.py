@@ -79,6 +79,8 @@ _PACKAGES = (
 )
 # Asks the command's own interpreter, which need not be ours. Nothing is imported: torch takes seconds.
 _ASK = """
+import sys
+sys.path[:] = filter(None, sys.path)  # a json.py in the command's folder is none of ours
 import json, platform
 from importlib import metadata
 found = {}

@@ -268,6 +268,7 @@ def test_a_git_tree_is_told_with_its_dirt(tmp_path: Path) -> None:
 
 
 def test_versions_come_from_the_commands_interpreter(tmp_path: Path) -> None:
+    (tmp_path / "platform.py").write_text("raise SystemExit('a module of the user')\n")
     found = identity.versions_of([sys.executable, "x.py"], clean_env(), tmp_path)["command"]
     assert found["interpreter"] == sys.executable
     assert found["python"] == sys.version.split()[0]
