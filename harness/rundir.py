@@ -121,6 +121,11 @@ def parse_record(text: str, source: str) -> RunRecord:
         values["command"] = _strings(values["command"])
         for name in ("run_id", "name", "created_at", "host", "cwd"):
             _expect(values[name], str, name)
+        _expect(values.get("attempt", 0), int, "attempt")
+        for name in ("git", "environment", "versions"):
+            _expect(values.get(name, {}), dict, name)
+        if values.get("schedule") is not None:
+            _expect(values["schedule"], dict, "schedule")
         values["attempts"] = tuple(_parse_attempt(each) for each in values.get("attempts", ()))
         return RunRecord(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -135,6 +140,9 @@ def _parse_attempt(document: Mapping[str, Any]) -> Attempt:
     values = {key: value for key, value in document.items() if key in known}
     _expect(values["attempt"], int, "attempt")
     _expect(values["started_at"], str, "started_at")
+    for name in ("ended_at", "ended_by"):
+        if values.get(name) is not None:
+            _expect(values[name], str, name)
     return Attempt(**{**values, "command": _strings(values.get("command", []))})
 
 

@@ -62,7 +62,9 @@ def parse_incident(text: str) -> Incident | None:
             return None
         known = {each.name for each in dataclasses.fields(Incident)}
         values = {key: value for key, value in document.items() if key in known}
-        return Incident(**{**values, "ranks": tuple(values["ranks"])})
+        found = Incident(**{**values, "ranks": tuple(values["ranks"])})
+        texts = (found.opened_at, found.where, found.summary, found.headline or "", found.cause or "")
+        return found if all(isinstance(each, str) for each in texts) else None
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -323,6 +323,13 @@ def test_what_is_no_incident_is_read_as_none(text: str) -> None:
     assert parse_incident(text) is None
 
 
+@pytest.mark.parametrize("change", [{"opened_at": None}, {"where": 5}, {"headline": ["a"]}])
+def test_one_that_was_changed_by_hand_is_none(bench: Bench, change: dict[str, object]) -> None:
+    bench.stall()
+    assert parse_incident(json.dumps(bench.document(1))) is not None
+    assert parse_incident(json.dumps({**bench.document(1), **change})) is None
+
+
 def test_an_incident_reads_back_equal_and_later_versions_keys_are_dropped(bench: Bench) -> None:
     bench.stall()
     text = (bench.folder / "001" / "incident.json").read_text()

@@ -65,6 +65,24 @@ def test_rubbish_is_refused_with_its_name(text: str) -> None:
         parse_record(text, "some/run.json")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attempt": None},
+        {"git": None},
+        {"versions": []},
+        {"schedule": 5},
+        {"attempts": [{"attempt": 1, "started_at": "then", "ended_by": 5}]},
+        {"attempts": [{"attempt": 1, "started_at": "then", "ended_at": []}]},
+    ],
+)
+def test_one_that_was_changed_by_hand_is_refused_where_it_is_read(change: dict[str, object]) -> None:
+    """Else one such run ends `harness top --all`, or a report."""
+    document = {**json.loads(RECORD.to_json()), **change}
+    with pytest.raises(RecordError, match=r"some/run\.json: damaged"):
+        parse_record(json.dumps(document), "some/run.json")
+
+
 def test_an_attempt_is_added_or_replaced_by_its_number() -> None:
     again = dataclasses.replace(RECORD.attempts[0], exit_status=0)
     assert RECORD.with_attempt(again).attempts == (again,)
