@@ -121,7 +121,7 @@ class Reader:
         return float(rate)
 
     def memory(self) -> "tuple[int, int, int] | None":
-        """(allocated, reserved, peak) of torch's CUDA allocator: its counters, now and then; of a device alone."""
+        """(allocated, reserved, peak) of torch's CUDA allocator, now and then; where there is a device."""
         now = monotonic()
         if now < self._memory_at:
             return None
