@@ -129,6 +129,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
             )
             return HarnessError.exit_status
+        if isinstance(error, RuntimeError) and "start new thread" in str(error):
+            print(
+                "harness: no thread can be started. Look at the limits on processes (ulimit -u) and at the memory",
+                file=sys.stderr,
+            )
+            return HarnessError.exit_status
         if _folder_is_gone():
             print("harness: the current folder has been removed. cd to one that is there", file=sys.stderr)
             return HarnessError.exit_status if chosen is not None and chosen.name == "run" else USAGE

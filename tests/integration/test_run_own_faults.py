@@ -146,3 +146,12 @@ def test_a_fault_before_anything_runs_is_one_line_and_125(tmp_path: Path) -> Non
     assert status == 125
     assert len(text.splitlines()) == 1
     assert "a fault of ours" in text
+
+
+def test_where_no_thread_can_be_started_the_limit_is_named(tmp_path: Path) -> None:
+    fault = 'raise RuntimeError("can\'t start new thread")'  # as with too low a ulimit -u
+    env = _broken(tmp_path / "site", "threading", "Thread.start", fault)
+    status, text = runs.start(tmp_path / "run", "true", env=env).end()
+    assert status == 125
+    assert text.startswith("harness: no thread can be started. Look at the limits")
+    assert len(text.splitlines()) == 1
