@@ -131,7 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return HarnessError.exit_status
         if isinstance(error, RuntimeError) and "start new thread" in str(error):
             print(
-                "harness: no thread can be started. Look at the limits on processes (ulimit -u) and at the memory",
+                "harness: no thread can be started. Look at the limits on processes (ulimit -u) and at "
+                "the memory",
                 file=sys.stderr,
             )
             return HarnessError.exit_status
