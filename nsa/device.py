@@ -149,6 +149,8 @@ def choose(train: TrainConfig, *, local_rank: int) -> Device:
     """The device that `train` asks for; ConfigError where the machine has it not."""
     if train.threads is not None:
         torch.set_num_threads(train.threads)
+    # fp32 is fp32: NVIDIA's images set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, and factors would be cut to 10 bits.
+    torch.set_float32_matmul_precision("highest")
     cuda = torch.cuda.is_available()
     if train.device == "cuda" and not cuda:
         built = (

@@ -57,6 +57,21 @@ def test_mfu_is_the_share_of_all_devices_peak() -> None:
     assert mfu(tokens_per_second=100_000, flops_per_token=1.56e9, peak=peak, devices=2) == pytest.approx(0.25)
 
 
+def test_fp32_is_fp32_in_an_image_that_would_have_it_rounded(tmp_path: Path) -> None:
+    """NVIDIA's images set the variable: parity with the reference and the share of fp32's peak suffer."""
+    program = (
+        "import sys, torch; from pathlib import Path; from nsa import config, device\n"
+        "before = torch.get_float32_matmul_precision()\n"
+        "device.choose(config.load(Path(sys.argv[1])).train, local_rank=0)\n"
+        "print(before, torch.get_float32_matmul_precision())"
+    )
+    done = completed(
+        [sys.executable, "-c", program, str(tiny_run.config(tmp_path))],
+        env=clean_env(PYTHONPATH=str(REPOSITORY), TORCH_ALLOW_TF32_CUBLAS_OVERRIDE="1"),
+    )
+    assert done.stdout.split() == ["high", "highest"], done
+
+
 @pytest.mark.parametrize("name", ["m7c_125m", "m7c_125m_local"])
 def test_the_125_m_model_has_120_to_130_million_parameters_and_gpt2s_vocabulary(name: str) -> None:
     from nsa.config import GPT2_VOCABULARY
