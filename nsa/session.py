@@ -105,7 +105,9 @@ def build(place: Place) -> Session:
     telemetry.stage("dataset")
     checkpoint = _find_checkpoint(place, store, report)
     own = checkpoint.part("ranks")[world.rank] if checkpoint else None
-    held_out = _held_out(place, tokenizer, vocab_size)
+    # At the commit that the run began with: a dataset that moved on has other documents to hold out.
+    revision = own["cursor"].get("revision") if own else None
+    held_out = _held_out(place, tokenizer, vocab_size, revision)
     with ExitStack() as undo:
         stream = open_stream(
             config,
@@ -194,13 +196,16 @@ def _find_checkpoint(place: Place, store: Store, report: Report) -> Checkpoint |
     return found
 
 
-def _held_out(place: Place, tokenizer: Tokenizer, vocab_size: int) -> evaluation.HeldOut:
+def _held_out(
+    place: Place, tokenizer: Tokenizer, vocab_size: int, revision: str | None
+) -> evaluation.HeldOut:
     stream = open_stream(
         place.config,
         tokenizer,
         rank=place.world.rank,
         world_size=place.world.world_size,
         split="eval",
+        revision=revision,
         progress=lambda progress: place.telemetry.progress(progress.detail),
     )
     with stream:

@@ -38,9 +38,12 @@ def open_stream(
     world_size: int,
     split: Literal["train", "eval"] = "train",
     cursor: Mapping[str, Any] | None = None,
+    revision: str | None = None,
     progress: Callable[[LoaderProgress], None] | None = None,
 ) -> Batches:
     """Open this rank's batches of `train.micro_batch` sequences; continue at `cursor` if one is given.
+
+    `revision` is the hub's commit to read where no cursor names one; by default the newest.
 
     Train never ends: it passes over the source again, in another order of shards. Eval ends after one pass
     over the held-out documents (`data.eval_documents` of them at most), with equally many batches on all
@@ -51,7 +54,7 @@ def open_stream(
     saved = None if cursor is None else Cursor.from_json(cursor)
     meter = Meter(sources.label(config.data), config.data.stall_timeout_seconds)
     source = resolve(
-        config.data, meter=meter, revision=None if saved is None else saved.revision, progress=progress
+        config.data, meter=meter, revision=revision if saved is None else saved.revision, progress=progress
     )
     shape = stream.Shape(
         sequence_length=config.data.sequence_length,

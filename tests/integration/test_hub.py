@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from tests.support import needs
+from tests.support import needs, tiny_run
 from tests.support.env import REPOSITORY, clean_env
 
 needs.require("datasets")
@@ -232,6 +232,24 @@ def test_a_resumed_run_reads_the_commit_it_began_with_though_the_dataset_moved_o
     rest = child.run(batches=2, cursor=first["cursor"])
     assert rest["cursor"] == undisturbed["cursor"]
     assert all(COMMIT in path for _, path, _ in hub.requests if "/resolve/" in path)
+
+
+@pytest.mark.needs("torch")
+def test_a_resumed_training_holds_out_the_documents_of_the_commit_it_began_with(hub, tmp_path):
+    source = {"source": "fineweb-edu", "paths": [], "dataset": DATASET, "subset": SUBSET}
+    config = tiny_run.config(tmp_path, data=source, train={"steps": 2}, schedule={"warmup_steps": 0})
+    words = ("train", config, "--out", tmp_path / "out")
+    env = clean_env(home=tmp_path, HF_ENDPOINT=hub.endpoint)
+    first = tiny_run.run(*words, env=env)
+    assert first.returncode == 0, first
+    hub.commit = "f" * 40
+    hub.requests.clear()
+    again = tiny_run.run(*words, env=env)
+    assert again.returncode == 0, again
+    assert "nothing left to train" in again.stdout
+    asked = [path for _, path, _ in hub.requests if "/resolve/" in path]
+    assert asked
+    assert all(COMMIT in path for path in asked), asked
 
 
 def test_a_resume_in_the_middle_of_a_shard_does_not_read_what_stands_before_it(files, hub, child):
