@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -67,8 +66,8 @@ def written(folder: Path, content: Any, rank: int = 0) -> Path:
 
 
 def in_the_child(*paths: Path) -> Reading[tuple[FlightDump, ...]] | Missing:
-    command = [sys.executable, "-m", "harness.collect.flight", str(os.geteuid()), *map(str, paths)]
-    done = deadline.run(command, 60, env=deadline.python_env())
+    command = deadline.python_module("harness.collect.flight", str(os.geteuid()), *map(str, paths))
+    done = deadline.run(command, 60)
     assert isinstance(done, deadline.Finished), done
     return codec.loads(flight.ANSWER, done.output)
 
