@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 
 Key: TypeAlias = tuple[str, object, str]
 
+# Methods that nothing but a queue has; `get` and `set` are a dictionary's, a setting's, anybody's.
+_OF_QUEUES = frozenset({"put", "put_nowait", "task_done"})
+# Where one that only ticks, or that has nothing to do, does not stand.
+_HELD_UP = frozenset(
+    {"busy", "socket-read", "socket-write", "socket-connect", "dns", "pipe-read", "pipe-write", "stdin"}
+    | {"file-lock", "lock", "child", "process-join", "queue-put", "retry", "disk", "future"}
+)
+
 
 def edge_of(scene: Scene, wait: Wait) -> Edge:
     """The thread that a wait is for, or why none is known."""
@@ -175,6 +183,8 @@ def _counterpart(scene: Scene, wait: Wait, own: tuple[str, ...], opposite: tuple
                 break
     if not proved and not others:
         return Edge(gap="nobody", fact="no other thread of the process runs the user's code")
+    if not proved and (edge := _by_attribute(scene, wait, others, own, opposite)) is not None:
+        return edge
     if not proved:
         refers = any(
             local.address == wait.object_address
@@ -195,6 +205,49 @@ def _counterpart(scene: Scene, wait: Wait, own: tuple[str, ...], opposite: tuple
     order: dict[str, int] = {"queue-get" if wait.kind == "queue-join" else wait.kind: 2, "busy": 1}
     chosen = min(proved, key=lambda each: order.get(scene.wait(each).kind, 0))
     return Edge(to=chosen, fact=f"{chosen.name} is the one that calls {'/'.join(opposite[:2])} on it")
+
+
+def _by_attribute(
+    scene: Scene, wait: Wait, others: list[ThreadView], own: tuple[str, ...], opposite: tuple[str, ...]
+) -> Edge | None:
+    """One thread calls it on an attribute: which object that is cannot be read from outside.
+
+    It is taken for the one that is waited for where it stands in the very same object, has it by the same
+    name, or, of a queue, stands where neither a thread that ticks nor one without work does.
+    """
+    frames = (*code_frames(wait.thread)[:1], wait.user)
+    asked = {_last_word(each) for frame in frames if frame and (each := scene.sources.receiver(frame, *own))}
+    found: dict[int, tuple[ThreadView, str]] = {}
+    for thread in others:
+        for method in opposite if not thread.is_main else ():
+            calls = {each for frame in code_frames(thread) for each in scene.sources.calls(frame, method)}
+            for call in sorted(each for each in calls if "." in each):
+                if _last_word(call) in asked or method in _OF_QUEUES:
+                    found.setdefault(id(thread), (thread, call))
+    if not found:
+        return None
+    same = [
+        (thread, call)
+        for thread, call in found.values()
+        if wait.object_address and scene.wait(thread).object_address == wait.object_address
+    ]
+    named = [(thread, call) for thread, call in found.values() if _last_word(call) in asked]
+    stuck = [(thread, call) for thread, call in found.values() if scene.wait(thread).kind in _HELD_UP]
+    for group in (same, named, stuck):
+        if len({_where(each) for each, _ in group}) == 1:
+            thread, call = group[0]
+            fact = f"{thread.name} is the one that calls {'/'.join(opposite[:2])}, on its {call}"
+            return Edge(to=thread, fact=fact)
+    return Edge(gap="unproved")
+
+
+def _where(thread: ThreadView) -> tuple[str, int]:
+    frame = thread.user_frame
+    return (frame.file, frame.line) if frame is not None else ("", 0)
+
+
+def _last_word(expression: str) -> str:
+    return expression.rpartition(".")[2].lstrip("_")
 
 
 def _joined(wait: Wait) -> Edge:
