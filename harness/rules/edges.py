@@ -83,6 +83,8 @@ def _by_kind(scene: Scene, wait: Wait) -> Edge:
             return _offloaded(scene, wait)
         case "sleep":
             return _watched(scene, wait)
+        case "native-futex":
+            return _called_back(wait)
     return Edge()
 
 
@@ -313,6 +315,18 @@ def _held_at_exit(scene: Scene, wait: Wait) -> Edge:
     if workers_of(process):
         return workers.processes(scene, wait)
     return Edge(gap="unproved")
+
+
+def _called_back(wait: Wait) -> Edge:
+    """The thread in which a library in C runs what the user gave to it (an iterator, a hook)."""
+    others = [each for each in wait.thread.process.threads if each is not wait.thread and user_frames(each)]
+    # What Python itself has started begins with a frame of `threading`; a main thread with its module.
+    begun = [each for each in others if not each.is_main and user_frames(each)[-1] is each.python_frames[-1]]
+    if len(begun) != 1:
+        return Edge()
+    return Edge(
+        to=begun[0], fact=f"native code runs {begun[0].python_frames[-1].function} in {begun[0].name}"
+    )
 
 
 def _loop(wait: Wait) -> Edge:
