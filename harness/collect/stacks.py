@@ -53,8 +53,8 @@ _NOT_TOLD = Missing(reason="unavailable", detail="the dump does not tell")
 
 # Of this process alone, so that nobody can try texts until a mark fits.
 _KEY = os.urandom(16)
-_NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*([eE][+-]?\d+)?|nan|inf|bigint)|0x[0-9a-f]+")
-_NUMBERS = re.compile(r"(?:[\[\](){},:.\s\d+-]|[eE](?=[+-]?\d)|nan|inf|None|True|False)+")
+_NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*([eE][+-]?\d+)?|nan|NaN|inf|bigint)|0x[0-9a-f]+")
+_NUMBERS = re.compile(r"(?:[\[\](){},:.\s\d+-]|[eE](?=[+-]?\d)|nan|NaN|inf|None|True|False)+")
 _OBJECT = re.compile(r"<([\w.]+) at 0x[0-9a-f]+>")
 
 _ARGUMENTS: dict[StackMethod, tuple[str, ...]] = {

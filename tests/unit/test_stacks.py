@@ -98,6 +98,7 @@ def test_what_is_no_dump_is_a_value_error(data):
         ("-0.5", "number", "-0.5"),
         ("1e-07", "number", "1e-07"),
         ("nan", "number", "nan"),
+        ("NaN", "number", "NaN"),
         ("+bigint", "number", "+bigint"),
         ("True", "bool", "True"),
         ("None", "none", "None"),
