@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -91,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     except KeyboardInterrupt:
+        # What still reads from a network is waited for at the end; whoever will not wait asks once more.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         _complain("interrupted: there was nothing to save")
         return _INTERRUPTED
     finally:

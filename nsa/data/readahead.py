@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from nsa.errors import DataSourceError
 
@@ -29,7 +29,7 @@ _POLL_SECONDS = 0.05
 _REPORT_SECONDS = 0.5
 # A read is given up after 10 s at most (nsa.data.hubclient), and huggingface_hub sleeps 8 s at most.
 _EXIT_SECONDS = 12.0
-_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+_begun: weakref.WeakSet[ReadAhead[Any]] = weakref.WeakSet()
 ending = threading.Event()
 
 
@@ -69,10 +69,12 @@ class ReadAhead(Generic[T]):
         self._stop = threading.Event()
         self._over: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="nsa-data", daemon=True)
-        if not _threads:
+        # Not `join`: interrupted by Ctrl-C, Python 3.10 and 3.11 take a thread that still runs for ended.
+        self._ended = threading.Event()
+        if not _begun:
             atexit.register(_end_threads)
-        _threads.add(self._thread)
         self._thread.start()
+        _begun.add(self)
 
     def __iter__(self) -> ReadAhead[T]:
         return self
@@ -95,10 +97,11 @@ class ReadAhead(Generic[T]):
             deadline_seconds = 0.0  # it was waited for long enough
         if self._over is None:
             self._over = StopIteration()
-        end = time.monotonic() + deadline_seconds
-        while self._thread.is_alive() and time.monotonic() < end:
-            self._thread.join(_POLL_SECONDS)
-        return not self._thread.is_alive()
+        return self.ended_within(deadline_seconds)
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait for the thread's end; whether it came."""
+        return self._ended.wait(seconds)
 
     def _wait(self) -> _Item[T] | _Failure | _End:
         try:
@@ -153,6 +156,8 @@ class ReadAhead(Generic[T]):
             self._put(put, _End())
         except BaseException as error:  # noqa: BLE001 - all of it belongs to the consumer
             self._put(put, _Failure(error))
+        finally:
+            self._ended.set()
 
     def _put(self, put: Callable[..., None], item: _Item[T] | _Failure | _End) -> bool:
         while not self._stop.is_set():
@@ -167,8 +172,8 @@ class ReadAhead(Generic[T]):
 def _end_threads() -> None:
     ending.set()
     end = time.monotonic() + _EXIT_SECONDS
-    for thread in list(_threads):
-        thread.join(max(0.0, end - time.monotonic()))
+    for each in list(_begun):
+        each.ended_within(max(0.0, end - time.monotonic()))
 
 
 def bounded(

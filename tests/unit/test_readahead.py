@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 import pytest
@@ -99,6 +100,28 @@ def test_close_ends_a_thread_that_waits_for_room_and_closes_its_generator():
     assert closed.is_set()
     with pytest.raises(StopIteration):
         next(reading)
+
+
+def test_ctrl_c_while_the_thread_is_waited_for_does_not_make_it_ended():
+    """Taken for ended, it comes back into an interpreter that is being taken down, which aborts it."""
+    go = threading.Event()
+
+    def produce():
+        go.wait(30)
+        yield 1
+
+    reading = ReadAhead(produce, meter=Meter("a source", 30.0), remedy="")
+    pressed = threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+
+    def close():
+        pressed.start()
+        reading.close(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        close()
+    assert not reading.close(0.0)
+    go.set()
+    assert reading.close(30)
 
 
 def test_movement_is_reported_in_the_consumers_thread_and_standstill_is_not(monkeypatch):
