@@ -255,7 +255,7 @@ class RunDirectory:
     def read(self) -> RunRecord:
         """This node's record; UsageError where there is none."""
         try:
-            text = _read_regular(self.record)
+            text = read_regular(self.record)
         except (FileNotFoundError, NotADirectoryError):
             raise UsageError(
                 f"{self.path}: {_why_no_run(self.path)}",
@@ -268,7 +268,7 @@ class RunDirectory:
         return parse_record(text, str(self.record))
 
 
-def _read_regular(path: Path) -> str:
+def read_regular(path: Path) -> str:
     """The text of a file; a FIFO of that name must not hold us for ever."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.endings import signal_name
-from harness.errors import HarnessError
-from harness.rundir import seconds_of
+from harness.errors import HarnessError, RecordError
+from harness.rundir import read_regular, seconds_of
 from harness.supervise.execution import explain
 from harness.supervise.tree import Identity, Tree, identify
 from harness.supervise.waiting import wait_readable
@@ -287,8 +287,8 @@ class AdoptedChild:
 def read_exit_record(path: Path) -> dict[str, Any] | None:
     """What the keeper wrote of its command; None where there is nothing to read."""
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        document = json.loads(read_regular(path))
+    except (OSError, ValueError, RecordError):
         return None
     return document if isinstance(document, dict) else None
 

@@ -13,6 +13,9 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import RecordError
+from harness.rundir import read_regular
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -66,6 +69,14 @@ def parse_incident(text: str) -> Incident | None:
         texts = (found.opened_at, found.where, found.summary, found.headline or "", found.cause or "")
         return found if all(isinstance(each, str) for each in texts) else None
     except (ValueError, KeyError, TypeError):
+        return None
+
+
+def read_incident(folder: Path) -> Incident | None:
+    """The record of the incident in `folder`; None where it is none, or cannot be read."""
+    try:
+        return parse_incident(read_regular(folder / INCIDENT_FILE))
+    except (OSError, RecordError):
         return None
 
 
@@ -124,7 +135,7 @@ class IncidentStore:
                 if path.name.startswith(_PENDING):
                     _remove(path)
         numbered = self._numbered()
-        return (int(numbered[-1].name), _read(numbered[-1])) if numbered else (0, None)
+        return (int(numbered[-1].name), read_incident(numbered[-1])) if numbered else (0, None)
 
     def _numbered(self) -> list[Path]:
         with contextlib.suppress(OSError):
@@ -137,16 +148,9 @@ def _drop_evidence(path: Path) -> None:
     for each in path.iterdir():
         if each.name != INCIDENT_FILE:
             _remove(each)
-    incident = _read(path)
+    incident = read_incident(path)
     if incident is not None:
         _write(path / INCIDENT_FILE, dataclasses.replace(incident, evidence="dropped").to_json())
-
-
-def _read(path: Path) -> Incident | None:
-    try:
-        return parse_incident((path / INCIDENT_FILE).read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return None
 
 
 def _write(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import HarnessError, RecordError
+from harness.errors import RecordError
 from harness.rundir import Attempt, RunDirectory, RunRecord, host_name
 from harness.supervise.opening import alive_attempt, settle
 from harness.supervise.tree import Identity
@@ -245,17 +245,14 @@ def _beats(run: RunDirectory) -> tuple[tuple[Heartbeat, ...], tuple[str, ...]]:
 
 def _incidents(run: RunDirectory) -> tuple[tuple[str, ...], int]:
     """Folders of those still open, and how many there are."""
-    from harness.supervise.incidentstore import INCIDENT_FILE, parse_incident
+    from harness.supervise.incidentstore import read_incident
 
     opened, count = [], 0
     with contextlib.suppress(OSError):
         for folder in (each for one in run.incidents_of_all() for each in sorted(one.iterdir())):
-            with contextlib.suppress(OSError, HarnessError):
-                incident = parse_incident(
-                    (folder / INCIDENT_FILE).read_text(encoding="utf-8", errors="replace")
-                )
-                if incident is not None:
-                    count += 1
-                    if incident.closed_at is None:
-                        opened.append(str(folder))
+            incident = read_incident(folder)
+            if incident is not None:
+                count += 1
+                if incident.closed_at is None:
+                    opened.append(str(folder))
     return tuple(opened), count

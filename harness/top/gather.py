@@ -20,7 +20,7 @@ from harness.rundir import RunDirectory
 from harness.schedules import scheduled_rate
 from harness.snapshot import CommandView, RunView
 from harness.supervise.gpus import GpuWatch
-from harness.supervise.incidentstore import INCIDENT_FILE, parse_incident
+from harness.supervise.incidentstore import read_incident
 from harness.supervise.standing import Standing, stand
 from harness.top.history import MetricsTail
 from harness.top.model import History, IncidentLine, RunLine, TopView
@@ -126,22 +126,19 @@ class Source:
     def _look_at_incidents(self) -> None:
         found = []
         for folder in sorted(_incident_folders(self._run), key=lambda each: each.name, reverse=True):
-            with contextlib.suppress(OSError):
-                incident = parse_incident(
-                    (folder / INCIDENT_FILE).read_text(encoding="utf-8", errors="replace")
-                )
-                if incident is not None:
-                    found.append(
-                        IncidentLine(
-                            name=folder.name,
-                            where=f"{incident.where}, step {incident.step}"
-                            if incident.step is not None
-                            else incident.where,
-                            verdict=incident.headline or incident.cause or incident.summary,
-                            age_seconds=max(0.0, self._clock.wall() - _seconds(incident.opened_at)),
-                            open=incident.closed_at is None,
-                        )
+            incident = read_incident(folder)
+            if incident is not None:
+                found.append(
+                    IncidentLine(
+                        name=folder.name,
+                        where=f"{incident.where}, step {incident.step}"
+                        if incident.step is not None
+                        else incident.where,
+                        verdict=incident.headline or incident.cause or incident.summary,
+                        age_seconds=max(0.0, self._clock.wall() - _seconds(incident.opened_at)),
+                        open=incident.closed_at is None,
                     )
+                )
             if len(found) == _INCIDENTS:
                 break
         self._incidents: tuple[IncidentLine, ...] = tuple(found)

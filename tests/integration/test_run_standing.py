@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from typing import TYPE_CHECKING
 
 import psutil
+import pytest
 
 from tests.support import run as runs
 from tests.support import stalls
 from tests.support.env import clean_env
+from tests.support.programs import completed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,3 +122,17 @@ def test_continuing_what_may_still_run_on_another_host_says_so(start: Callable[.
     assert status == 0
     assert "attempt 1 began on host node-far-away, and nothing here says that it ended" in text
     assert "node-far-away" not in start().end()[1]
+
+
+@pytest.mark.parametrize("place", ["incidents/001/incident.json", "attempts/002.json"])
+@pytest.mark.parametrize("command", [("status",), ("top", "--once"), ("report", "--out", "page.html")])
+def test_a_fifo_in_the_place_of_a_file_holds_up_nobody(
+    place: str, command: tuple[str, ...], start: Callable[..., runs.Run], tmp_path: Path
+) -> None:
+    run = start(*runs.python("pass"))
+    assert run.end()[0] == 0
+    (run.directory / place).parent.mkdir(exist_ok=True)
+    os.mkfifo(run.directory / place)
+    done = completed([*runs.HARNESS, *command, str(run.directory)], cwd=tmp_path, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
