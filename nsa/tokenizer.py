@@ -110,7 +110,8 @@ class BpeTokenizer:
         if end is None:
             raise ValueError(f"the vocabulary has no {END_OF_TEXT}")
         self.eos_id = int(end)
-        used = int(backend.get_vocab_size(with_added_tokens=True))
+        # Not their number: a vocabulary may leave ids out.
+        used = 1 + max(backend.get_vocab(with_added_tokens=True).values())
         if vocab_size is not None and used > vocab_size:
             raise ValueError(f"the vocabulary has {used} tokens, more than vocab_size {vocab_size}")
         self.used_size = used

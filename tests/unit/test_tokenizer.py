@@ -167,6 +167,17 @@ def test_a_folder_without_a_tokenizer_is_one_clear_line(tmp_path):
         tokenizers.from_folder(tmp_path, vocab_size=0)
 
 
+def test_every_id_is_below_the_size_of_a_vocabulary_that_leaves_some_out(bpe, cache, tmp_path):
+    (folder,) = (cache / "tokenizers").glob("bpe-300-*")
+    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    (tmp_path / "vocab.json").write_text(json.dumps({**vocabulary, END: 511}))
+    (tmp_path / "merges.txt").write_text((folder / "merges.txt").read_text(encoding="utf-8"))
+    loaded = tokenizers.from_folder(tmp_path)
+    assert loaded.eos_id == 511
+    assert loaded.vocab_size == 512
+    assert loaded.decode([*loaded.encode("the model"), 400, loaded.eos_id]) == f"the model{END}"
+
+
 PROGRAM = """
 import os, sys, pathlib
 from nsa import tokenizer as tokenizers
