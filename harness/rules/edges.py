@@ -14,6 +14,7 @@ import ast
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
+from harness import frames as code
 from harness.rules import workers
 from harness.rules.chain import Edge
 from harness.rules.loops import never_leaves, works_beside
@@ -107,6 +108,9 @@ def _lock(scene: Scene, wait: Wait) -> Edge:
         return _import(scene, wait, wait.user)
     if wait.frame is not None and wait.frame.file.endswith("/logging/__init__.py"):
         return _log_handler(wait)
+    if (within := _within_itself(wait)) is not None:
+        fact = f"{wait.thread.name} was in {within.function}() of the same object already, which has its lock"
+        return Edge(to=wait.thread, fact=fact)
     taker, wanted = wanted_lock(scene, wait)
     key = key_of(scene, wait.thread, taker, wanted) if taker is not None and wanted else None
     if key is None:
@@ -121,6 +125,22 @@ def _lock(scene: Scene, wait: Wait) -> Edge:
                     fact = f"{wanted} is held by {thread.name}, which took it at {place} in {frame.function}"
                     return Edge(to=thread, fact=fact)
     return Edge(gap="nobody", fact=f"no thread of this process stands in a block that holds {wanted}")
+
+
+def _within_itself(wait: Wait) -> Frame | None:
+    """The call of a queue in the midst of which a signal handler, or a `__del__`, has called it again."""
+    frames = wait.thread.python_frames
+    wants = next((each for each in frames[:3] if each.file.endswith("/queue.py")), None)
+    address = _self_of(wants) if wants is not None and wait.thread.process.has_trusted_locals else 0
+    for inner, outer in pairwise(frames):
+        # What waits in it has let its lock go.
+        if outer.file.endswith("/queue.py") and _self_of(outer) == address != 0 and outer is not wants:
+            return outer if code.owner(inner) != "stdlib" else None
+    return None
+
+
+def _self_of(frame: Frame) -> int:
+    return next((each.address for each in frame.locals if each.name == "self"), 0)
 
 
 def wanted_lock(scene: Scene, wait: Wait) -> tuple[Frame | None, str | None]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from harness.rules import flow, runs, say
 from harness.rules.progress import ends, progress
 from harness.rules.view import workers_of
+from harness.rules.workers import results_lost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,6 +132,9 @@ def events(scene: Scene) -> Iterator[Finding]:
         wait = chain.end
         if progress(scene, chain) is not None:
             continue
+        if results_lost(wait):
+            yield _results_lost(scene, chain)
+            continue
         cyclic = chain.cycle and all(each.kind in ("event", "join") for each in chain.cycle)
         if not cyclic and (chain.cycle or wait.kind not in ("event", "process-event", "join")):
             continue
@@ -149,6 +153,25 @@ def events(scene: Scene) -> Iterator[Finding]:
             next_steps=["see who should set it, and on which path that is left out", "wait with a timeout"],
             wait=chain.cycle[0] if cyclic else None,
         )
+
+
+def _results_lost(scene: Scene, chain: Chain) -> Finding:
+    """event-wait: the thread that should hand over a pool's results is gone."""
+    wait = chain.end
+    return say.finding(
+        scene,
+        chain,
+        "hung",
+        "event-wait",
+        0.9,
+        f"{say.who(wait.thread)} waits at {say.place(wait.user)} for a pool whose thread that takes results "
+        "has ended: none comes any more.",
+        evidence=["its other threads run, and no thread is in _handle_results of multiprocessing/pool.py"],
+        next_steps=[
+            "see its log for that thread's traceback: most often a result or an exception was not unpickled",
+            "give such an exception a __reduce__, or all its arguments to super().__init__()",
+        ],
+    )
 
 
 def _awaited(wait: Wait) -> str:
@@ -240,7 +263,7 @@ def workers(scene: Scene) -> Iterator[Finding]:
     """worker-dead and worker-stuck: a worker that died, or that could not be looked into."""
     for chain in scene.chains:
         wait = chain.end
-        if wait.kind not in _OF_WORKERS:
+        if wait.kind not in _OF_WORKERS or results_lost(wait):
             continue
         if progress(scene, chain) is not None:
             continue

@@ -69,6 +69,19 @@ def pool(scene: Scene, wait: Wait) -> Edge:
     return Edge(to=chosen, fact=f"{chosen.name} runs work of the pool")
 
 
+def results_lost(wait: Wait) -> bool:
+    """Whether the pool's thread that takes results has ended, before the pool was told to."""
+    threads = wait.thread.process.threads
+    seen = {
+        frame.function
+        for each in threads
+        for frame in each.python_frames
+        if frame.file.endswith("multiprocessing/pool.py")
+    }
+    joins = wait.frame is not None and wait.frame.function == "join"
+    return wait.kind == "pool" and not joins and "_handle_workers" in seen and "_handle_results" not in seen
+
+
 def processes(scene: Scene, wait: Wait) -> Edge:
     """The worker process that has not answered."""
     process = wait.thread.process
