@@ -25,7 +25,12 @@ SMALLEST_VOCABULARY = 257
 # No wait is without a limit; torch's own clock overflows on limits of centuries.
 _WEEK_SECONDS = 7 * 24 * 3600.0
 
-Count = Annotated[int, Field(ge=1)]
+# Beyond it torch's sizes overflow, and nothing that is counted here is near it.
+_MOST = 2**31 - 1
+# Divisors that are looked for, to be suggested.
+_MOST_GROUPS = 1024
+
+Count = Annotated[int, Field(ge=1, le=_MOST)]
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Problem = tuple[str, str]
 """A key below the section that reports it, and what is wrong with it."""
@@ -115,7 +120,7 @@ class ModelConfig(_Section):
     def problems(self) -> Iterator[Problem]:
         """Heads that cannot be grouped or rotated."""
         if self.heads % self.kv_groups:
-            fitting = [n for n in range(1, self.heads + 1) if self.heads % n == 0]
+            fitting = [n for n in range(1, min(self.heads, _MOST_GROUPS) + 1) if self.heads % n == 0]
             use = ", ".join(map(str, fitting))
             yield "kv_groups", f"{self.kv_groups} does not divide heads ({self.heads}). Use one of {use}"
         if self.head_dim % 2:
@@ -126,7 +131,7 @@ class TokenizerConfig(_Section):
     """How text becomes numbers."""
 
     kind: Literal["byte", "bpe", "gpt2"]  # bytes; a BPE trained on the source's text; GPT-2's from the hub
-    vocab_size: Annotated[int, Field(ge=SMALLEST_VOCABULARY)] | None = None  # bpe only
+    vocab_size: Annotated[int, Field(ge=SMALLEST_VOCABULARY, le=_MOST)] | None = None  # bpe only
     path: str | None = None  # a folder in GPT-2's file format (vocab.json, merges.txt) instead
 
     def problems(self) -> Iterator[Problem]:
@@ -154,7 +159,7 @@ class DataConfig(_Section):
     dataset: str = "HuggingFaceFW/fineweb-edu"  # fineweb-edu: the repository on the hub
     subset: str = "sample-10BT"  # fineweb-edu: its configuration
     text_column: str = "text"
-    sequence_length: Annotated[int, Field(ge=2)]  # S, tokens the model sees; with the targets, S + 1
+    sequence_length: Annotated[int, Field(ge=2, le=_MOST)]  # S, tokens the model sees; with targets, S + 1
     truncate: bool = False  # cut each document to S tokens (loses text, counted) instead of packing
     cache_dir: str | None = None  # default: the user's cache folder
     # A silent source is given up after this.

@@ -182,9 +182,9 @@ def out_of_memory(error: Exception) -> str | None:
     )
     if isinstance(error, torch.OutOfMemoryError):
         return f"out of GPU memory: {str(error).splitlines()[0]} {remedy}"
-    if isinstance(error, RuntimeError) and "can't allocate memory" in str(
-        error
-    ):  # torch's allocator on the CPU
+    # Of torch's allocator on the CPU; and of a size that no memory has.
+    wanting = ("can't allocate memory", "Storage size calculation overflowed")
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in wanting):
         return f"out of memory: {remedy[0].lower()}{remedy[1:]}"
     return None
 

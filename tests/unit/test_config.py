@@ -105,6 +105,7 @@ MISTAKES = [
     ("model.vocab_size=100", "model.vocab_size: 100 is less than the tokenizer's (257). Raise it"),
     ("train.micro_batch=0", "train.micro_batch: 0 is out of range"),
     ("train.steps=-1", "train.steps: -1 is out of range"),
+    ("train.steps=99999999999", "train.steps: 99999999999 is out of range: it must be at most 2147483647"),
     ("train.steps=1e3", "train.steps: 1000.0 is not a whole number. Write 1000"),
     ("train.steps=many", "train.steps: 'many' is not a whole number."),
     ("train.steps='5'", "train.steps: '5' is not a whole number. Remove the quotes"),
@@ -153,6 +154,12 @@ def test_a_mistake_is_one_line(good: Path, override: str, expected: str) -> None
     said = complaint(good, override)
     assert expected in said
     assert "\n" not in said
+
+
+def test_a_digit_too_many_is_said_at_once(good: Path) -> None:
+    """Not after a search through all divisors of it."""
+    said = complaint(good, "model.heads=2000000001", "model.head_dim=16")
+    assert "model.kv_groups: 2 does not divide heads (2000000001). Use one of 1, 3" in said
 
 
 def test_the_place_to_mend_is_named_file_or_override(good: Path) -> None:

@@ -15,7 +15,7 @@ from tests.support.programs import completed
 torch = needs.require("torch")
 
 from nsa.config import load
-from nsa.device import PEAKS, mfu, peak_flops
+from nsa.device import PEAKS, mfu, out_of_memory, peak_flops
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,15 @@ def test_unknown_devices_have_no_peak_and_so_no_mfu(name: str) -> None:
     peak = peak_flops(name, "bf16")
     assert peak is None
     assert mfu(tokens_per_second=1e6, flops_per_token=1e9, peak=peak, devices=1) is None
+
+
+@pytest.mark.parametrize("shape", [(1 << 40,), (1 << 31, 1 << 31)])
+def test_a_size_that_no_memory_has_is_too_little_memory(shape: tuple[int, ...]) -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(shape, dtype=torch.float64)
+    said = out_of_memory(raised.value)
+    assert said is not None
+    assert said.startswith("out of memory: lower train.micro_batch")
 
 
 def test_every_peak_names_its_source() -> None:
