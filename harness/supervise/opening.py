@@ -216,7 +216,7 @@ def _continue(
         alive=alive,
         leftover=None if alive else _last_if(record, "keeper_pid", "keeper_start_time_ticks"),
         elsewhere=record.host
-        if last is not None and last.ended_at is None and record.host != host_name()
+        if last is not None and last.ended_at is None and record.host != host_name() and not alive
         else None,
         named=named,
         home=home,
@@ -272,10 +272,17 @@ def alive_attempt(record: RunRecord) -> Attempt | None:
     return _last_if(record, "pid", "start_time_ticks")
 
 
+def is_of_this_boot(record: RunRecord) -> bool:
+    """Whether its pids can be of processes that live now; a machine may have been renamed meanwhile."""
+    if record.boot_id != boot_id():
+        return False
+    return bool(record.boot_id) or record.host == host_name()
+
+
 def _last_if(record: RunRecord, pid: str, start_time_ticks: str) -> Attempt | None:
     """The last attempt, if the process in its field `pid` is alive."""
     last = record.last_attempt
-    if last is None or not getattr(last, pid) or record.host != host_name() or record.boot_id != boot_id():
+    if last is None or not getattr(last, pid) or not is_of_this_boot(record):
         return None
     process = Identity(pid=getattr(last, pid), start_time_ticks=getattr(last, start_time_ticks))
     return last if process.alive() else None

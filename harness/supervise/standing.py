@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import RecordError
 from harness.rundir import Attempt, RunDirectory, RunRecord, host_name
-from harness.supervise.opening import alive_attempt, settle
+from harness.supervise.opening import alive_attempt, is_of_this_boot, settle
 from harness.supervise.tree import Identity
 from harness.watch.procstat import boot_id, read_stat
 
@@ -159,7 +159,7 @@ def stand(path: Path) -> Standing:
     beats, notes = _beats(run)
     opened, count = _incidents(run)
     here = record.host == host_name()
-    same_boot = here and record.boot_id in (None, boot_id())  # else all processes of then are gone
+    same_boot = is_of_this_boot(record) or (here and record.boot_id is None)  # else all of then are gone
     supervised = same_boot and record.supervisor_pid is not None and _supervisor(record).alive()
     alive = alive_attempt(record)
     state, sentence = _state(run, record, alive, here=here, supervised=supervised, stalled=bool(opened))

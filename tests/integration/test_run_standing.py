@@ -15,6 +15,7 @@ from tests.support import run as runs
 from tests.support import stalls
 from tests.support.env import clean_env
 from tests.support.programs import completed
+from tests.support.wait import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,3 +137,24 @@ def test_a_fifo_in_the_place_of_a_file_holds_up_nobody(
     done = completed([*runs.HARNESS, *command, str(run.directory)], cwd=tmp_path, timeout=30)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_machine_that_was_renamed_knows_its_processes(
+    start: Callable[..., runs.Run], tmp_path: Path
+) -> None:
+    """A second training must not be started beside one that lives."""
+    first = start(*runs.python("import time; time.sleep(600)"))
+    pid = first.pid()
+    wait_for(lambda: first.record()["versions"], what="the last writing of run.json")
+    record = {**first.record(), "host": "as-it-was-called"}
+    (first.directory / "run.json").write_text(json.dumps(record))
+    assert runs.status(first.directory)["state"] == "running"
+    first.process.kill()
+    first.process.wait()
+    assert first.record() == record
+    assert runs.status(first.directory)["state"] == "unsupervised"
+    second = start()
+    wait_for(lambda: second.record()["supervisor_pid"] == second.process.pid, what="the second one")
+    assert second.record()["attempt"] == 1
+    os.kill(pid, signal.SIGKILL)
+    assert second.end()[0] == 137
