@@ -94,28 +94,38 @@ def _write(
                 yield table
 
     ahead = ReadAhead(produce, meter=meter, remedy=source.remedy, progress=progress, ahead=8)
-    written = number = 0
+    written = number = rows = 0
     held: list[pa.Table] = []
-    rows = 0
+
+    def put() -> None:
+        nonlocal written, number, rows
+        pq.write_table(
+            pa.concat_tables(held, promote_options="default"),
+            folder / f"documents-{number:05d}.parquet",
+            row_group_size=1000,
+            compression="zstd",
+        )
+        written, number, rows = written + rows, number + 1, 0
+        held.clear()
+
+    def fits(table: pa.Table) -> bool:
+        """Whether it can stand in one file with what is held: another shard may have other types."""
+        try:
+            pa.unify_schemas([each.schema for each in (*held, table)])
+        except pa.ArrowException:
+            return False
+        return True
+
     try:
-        while written < documents:
-            table = next(ahead, None)
-            if table is not None:
-                table = table.slice(0, documents - written - rows)
-                held.append(table)
-                rows += len(table)
-                meter.documents(len(table), table.nbytes)
-            if rows and (table is None or rows >= DOCUMENTS_PER_FILE or written + rows >= documents):
-                pq.write_table(
-                    pa.concat_tables(held, promote_options="default"),
-                    folder / f"documents-{number:05d}.parquet",
-                    row_group_size=1000,
-                    compression="zstd",
-                )
-                written, number, rows = written + rows, number + 1, 0
-                held.clear()
-            if table is None:
-                break
+        while written + rows < documents and (table := next(ahead, None)) is not None:
+            if held and (rows >= DOCUMENTS_PER_FILE or not fits(table)):
+                put()
+            table = table.slice(0, documents - written - rows)
+            held.append(table)
+            rows += len(table)
+            meter.documents(len(table), table.nbytes)
+        if held:
+            put()
     finally:
         ahead.close()
     progress(meter.snapshot())

@@ -396,6 +396,17 @@ def test_what_is_fetched_is_what_the_source_holds_and_streams_alike(folder, tmp_
         next(stream)
 
 
+def test_shards_whose_columns_differ_are_fetched_into_files_of_their_own(tmp_path):
+    texts = [f"text {n}" for n in range(50)]
+    pq.write_table(pa.table({"text": texts, "id": list(range(50))}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"text": texts, "id": list(map(str, range(50)))}), tmp_path / "b.parquet")
+    fetch(configured(tmp_path / "*.parquet").data, tmp_path / "out", 80)
+    found = [pq.read_table(path) for path in sorted((tmp_path / "out").glob("*.parquet"))]
+    assert [table["id"].to_pylist() for table in found] == [list(range(50)), list(map(str, range(30)))]
+    with opened(configured(tmp_path / "out/*.parquet")) as stream:
+        next(stream)
+
+
 def test_a_fetch_that_cannot_be_whole_leaves_nothing(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("staged") / "out"
     data = configured(folder / "shard-*.parquet").data
