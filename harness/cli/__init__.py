@@ -11,6 +11,7 @@ import codecs
 import errno
 import importlib
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,8 @@ _NEEDED = ("prometheus_client", "psutil", "rich", "yaml")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     _settle_streams()
+    # Some that start us ignore it, and what is ignored is inherited: then no exit status of a child is kept.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen = next((each for each in COMMANDS if arguments[:1] == [each.name]), None)
     try:

@@ -51,6 +51,17 @@ def test_the_exit_status_is_the_commands_own(
     assert attempt["ended_at"] is not None
 
 
+def test_it_is_known_also_where_whoever_started_us_ignores_their_children(
+    start: Callable[..., runs.Run],
+) -> None:
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    source = "import subprocess, sys; sys.exit(subprocess.run(['sh', '-c', 'exit 3']).returncode)"
+    assert start(*runs.python(source), prefix=(sys.executable, "-c", ignoring)).end()[0] == 3
+
+
 def test_output_of_both_streams_lands_in_the_log(start: Callable[..., runs.Run]) -> None:
     run = start(*runs.python("import sys; print('to out'); print('to err', file=sys.stderr)"))
     assert run.end()[0] == 0
