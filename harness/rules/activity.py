@@ -14,6 +14,7 @@ from harness.rules.progress import progress
 from harness.rules.rests import rests
 from harness.rules.view import descendants
 from harness.rules.waits import IDLE_CORES
+from harness.rules.workers import serves_proxies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,6 +87,12 @@ def works(scene: Scene, process: ProcessView) -> str:
         elif seconds > 0 and spins.io_rate(scene, each) >= _MUCH_IO_BYTES_PER_SECOND:
             return f"pid {each.pid} moves {spins.io_rate(scene, each) / 1e6:.1f} MB a second"
     return ""
+
+
+def below_works(scene: Scene, process: ProcessView) -> str:
+    """What shows that a process which this program started to work for it advances, or nothing."""
+    workers = (each for each in process.children if each.alive and each.by_multiprocessing)
+    return next((words for each in workers if not serves_proxies(each) and (words := works(scene, each))), "")
 
 
 def _now_and_then(process: ProcessView) -> str:

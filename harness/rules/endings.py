@@ -6,11 +6,12 @@ Not covered: ranks that ended while others wait for them (`ranks`), workers that
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
 from harness.findings import Finding
-from harness.rules import say
+from harness.rules import say, spins
 from harness.rules.progress import progress
 from harness.rules.threads import code_frames
 from harness.rules.view import workers_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from harness.rules.chain import Chain
     from harness.rules.scene import Scene
+    from harness.rules.threads import ThreadView
     from harness.rules.view import ProcessView
 
 
@@ -62,7 +64,7 @@ def stopped(scene: Scene) -> Iterator[Finding]:
     for chain in scene.chains:
         wait = chain.end
         process = wait.thread.process
-        if wait.kind != "stopped" and process.state not in ("T", "t"):
+        if (wait.kind != "stopped" and process.state not in ("T", "t")) or _is_continued(wait.thread):
             continue
         tracer = process.process.tracer_pid
         traced = isinstance(tracer, Reading) and tracer.value > 0
@@ -91,6 +93,12 @@ def stopped(scene: Scene) -> Iterator[Finding]:
                     evidence=(f"pid {subject.pid} is in state {subject.state}",),
                     next_steps=(f"kill -CONT {subject.pid}",),
                 )
+
+
+def _is_continued(thread: ThreadView) -> bool:
+    """Whether it was stopped before, and ran again: who limits its CPU so (cpulimit) will let it go on."""
+    states = [sample.state for sample in thread.samples if sample is not None]
+    return any(before in ("T", "t") and after not in ("T", "t") for before, after in pairwise(states))
 
 
 def disk_wait(scene: Scene) -> Iterator[Finding]:
@@ -160,6 +168,10 @@ def interpreter_exit(scene: Scene) -> Iterator[Finding]:
             continue
         # The program itself, or a worker that it waits for.
         ending = chain.waits[ends].thread
+        if chain.end.kind == "busy" and chain.end.thread.process is not ending.process:
+            found = spins.spinning(scene, chain)
+            if found is not None and found.state != "hung":
+                continue  # a worker of the program trains, and that is what is left to do
         holder = next(iter(chain.waits[ends + 1 :]), None)
         children = workers_of(ending.process)
         if holder is None and not children:

@@ -50,6 +50,14 @@ def has_limit(call: Syscall) -> bool:
     return call.name in ("clock_nanosleep", "nanosleep", "rt_sigtimedwait", "epoll_pwait2")
 
 
+def ends_within(call: Syscall | None, seconds: float) -> bool:
+    """Whether a poll has a limit of its own that is no further off than this."""
+    at = _POLL_TIMEOUT_AT.get(call.name) if call is not None else None
+    if call is None or at is None or len(call.arguments) <= at:
+        return False
+    return call.arguments[at] & _NO_LIMIT != _NO_LIMIT and call.arguments[at] & _NO_LIMIT <= seconds * 1000
+
+
 def served(scene: Scene, wait: Wait) -> str:
     """What shows that a wait inside the training ends again and again, or nothing."""
     thread, call = wait.thread, wait.thread.syscall

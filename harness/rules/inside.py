@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from harness.rules import flow, runs, say
+from harness.rules import activity, flow, runs, say
 from harness.rules.progress import ends, progress
 from harness.rules.view import workers_of
 from harness.rules.workers import results_lost
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 _OF_WORKERS = (
     "dataloader", "pool", "process-queue", "process-join", "future", "process-event", "pipe-read",
 )  # fmt: skip
+
+
+# A timer that is further off says nothing: a client's limit for its request is one as well.
+_SOON_SECONDS = 5.0
 
 
 def queues(scene: Scene) -> Iterator[Finding]:
@@ -141,6 +145,21 @@ def events(scene: Scene) -> Iterator[Finding]:
         if chain.gap == "dead":
             continue  # who should have set it has died: `workers`
         what = "a thread's end" if wait.kind == "join" else _awaited(wait)
+        call = wait.thread.syscall
+        timed = wait.kind == "event" and call is not None and flow.has_limit(call)
+        if timed and (words := activity.below_works(scene, wait.thread.process)):
+            yield say.finding(
+                scene,
+                chain,
+                "slow",
+                "slow-progress",
+                0.6,
+                f"{say.who(wait.thread)} waits for {what} at {say.place(wait.user)}, each time for a while; "
+                f"one of its workers works: {words}.",
+                evidence=[words],
+                next_steps=["look again: what the workers do should get on"],
+            )
+            continue
         by = "the threads wait for each other" if cyclic else _others(wait)
         yield say.finding(
             scene,
@@ -236,8 +255,22 @@ def loops(scene: Scene) -> Iterator[Finding]:
     for chain, wait in ends(scene, "async"):
         call = wait.thread.syscall
         timed = call is not None and flow.has_limit(call) and runs.counted(wait.thread)[0] > 0
-        if timed or runs.runs_again(wait.thread):
+        if timed or runs.runs_again(wait.thread) or flow.ends_within(call, _SOON_SECONDS):
             continue  # its timers go off: which task waits for what cannot be seen from outside
+        below = [each for each in wait.thread.process.children if each.alive]
+        if words := next((words for each in below if (words := activity.works(scene, each))), ""):
+            yield say.finding(
+                scene,
+                chain,
+                "slow",
+                "child-wait",
+                0.6,
+                f"{say.who(wait.thread)} sits in an event loop, run at "
+                f"{say.place(say.at_end(chain).user)}; what it started works: {words}.",
+                evidence=[words],
+                next_steps=["look again: what the subprocess does should get on"],
+            )
+            continue
         yield say.finding(
             scene,
             chain,

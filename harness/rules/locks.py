@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.rules import say
+from harness.rules import activity, say
 from harness.rules.edges import key_of, wanted_lock
 from harness.rules.progress import ends, progress
 from harness.rules.threads import code_frames
@@ -112,6 +112,8 @@ def lock_wait(scene: Scene) -> Iterator[Finding]:
         if wait is chain.end:
             if wait.thread.process.forked and len(user_threads(wait.thread.process)) < 2:
                 continue
+            if wait.thread.stood_still is False:
+                continue  # it has come on: it takes a lock now and then
             yield say.finding(
                 scene,
                 chain,
@@ -139,16 +141,31 @@ def lock_wait(scene: Scene) -> Iterator[Finding]:
             next_steps=["do not hold the lock while doing that"],
         )
     for chain, wait in ends(scene, "process-lock"):
+        working = _sharer_works(scene, wait.thread.process)
         yield say.finding(
             scene,
             chain,
-            "hung",
+            "slow" if working else "hung",
             "lock-wait",
             0.75,
-            f"{say.who(wait.thread)} waits for a lock between processes, at {say.place(wait.user)}.",
-            evidence=["a semaphore in shared memory"],
-            next_steps=["a worker that was killed leaves its lock locked"],
+            f"{say.who(wait.thread)} waits for a lock between processes, at {say.place(wait.user)}"
+            + (f"; one that may hold it works: {working}." if working else "."),
+            evidence=["a semaphore in shared memory", working],
+            next_steps=[
+                "look again: who works should let it go"
+                if working
+                else "a worker that was killed leaves its lock locked"
+            ],
         )
+
+
+def _sharer_works(scene: Scene, process: ProcessView) -> str:
+    """What shows that a process advances with which this one may share the lock; nothing where none does."""
+    siblings = process.parent.children if process.by_multiprocessing and process.parent is not None else ()
+    sharers = [each for each in (*process.children, *siblings) if each.by_multiprocessing and each.alive]
+    return next(
+        (words for each in sharers if each is not process and (words := activity.works(scene, each))), ""
+    )
 
 
 def user_threads(process: ProcessView) -> list[object]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
-from harness.rules import flow, say
+from harness.rules import activity, flow, say
 from harness.rules.progress import ends
 from harness.rules.view import connected, serves_clients
 
@@ -27,15 +27,19 @@ def sockets(scene: Scene) -> Iterator[Finding]:
         cause = wait.kind
         peer, facts = _peer(scene, wait)
         verb = "send anything" if cause == "socket-read" else "take more data"
+        working = _works(scene, wait)
         yield say.finding(
             scene,
             chain,
-            "hung",
+            "slow" if working else "hung",
             cause,
             0.92 if peer else 0.75,
-            f"{say.who(wait.thread)} waits for {peer or 'a peer'} to {verb}, at {say.place(wait.user)}.",
-            evidence=facts,
-            next_steps=[
+            f"{say.who(wait.thread)} waits for {peer or 'a peer'} to {verb}, at {say.place(wait.user)}"
+            + (f"; it works: {working}." if working else "."),
+            evidence=[*facts, working],
+            next_steps=["look again: the process at the other end is at work"]
+            if working
+            else [
                 f"see whether the peer is alive, and what it does: ss -tinp | grep -A1 {peer}"
                 if peer
                 else "see whether the peer is alive",
@@ -88,6 +92,19 @@ def serving(scene: Scene) -> Iterator[Finding]:
             evidence=[f"{listening} listening sockets"],
             next_steps=["if it should have been asked by now, look at who should ask"],
         )
+
+
+def _works(scene: Scene, wait: Wait) -> str:
+    """What shows that the process at a connection's other end advances; nothing unless it is of this tree."""
+    own = wait.socket
+    if own is None or not own.peer:
+        return ""
+    for process in scene.view.processes:
+        found = process.process.sockets
+        sockets = found.value if isinstance(found, Reading) and process is not wait.thread.process else ()
+        if any((each.local, each.peer) == (own.peer, own.local) for each in sockets):
+            return activity.works(scene, process)
+    return ""
 
 
 def _name_servers(process: ProcessView) -> list[str]:

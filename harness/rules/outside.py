@@ -6,10 +6,11 @@ workers (`inside`).
 
 from __future__ import annotations
 
+import ast
 from typing import TYPE_CHECKING
 
 from harness.evidence import Reading
-from harness.rules import activity, lockfiles, runs, say
+from harness.rules import activity, lockfiles, ranks, runs, say
 from harness.rules.progress import ends
 from harness.rules.rests import rests
 from harness.rules.runs import runs_again
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from harness.rules.scene import Scene
     from harness.rules.view import ProcessView
     from harness.rules.waits import Wait
+
+
+# What is asleep in native code may wake up to look at a clock.
+_ASLEEP_SHARE = 0.05
 
 
 def pipes(scene: Scene) -> Iterator[Finding]:
@@ -187,6 +192,19 @@ def sleeping(scene: Scene) -> Iterator[Finding]:
         if wait.kind == "native" and rests(scene, wait) is None:
             continue
         frame = wait.user
+        if words := _looked_after(scene, wait):
+            yield say.finding(
+                scene,
+                chain,
+                "slow",
+                "slow-progress",
+                0.6,
+                f"{say.who(wait.thread)} looks now and then, at {say.place(frame)}, how far its workers are; "
+                f"one of them works: {words}.",
+                evidence=[words],
+                next_steps=["look again: what the workers do should get on"],
+            )
+            continue
         retries = wait.kind == "retry" or _retries(scene, wait)
         counted = [each.words for each in scene.motion(wait.thread).counters[:2]]
         if retries:
@@ -227,6 +245,17 @@ def sleeping(scene: Scene) -> Iterator[Finding]:
             )
 
 
+def _looked_after(scene: Scene, wait: Wait) -> str:
+    """What shows that a worker process advances, where its parent only sleeps until it has got on."""
+    if wait.kind != "sleep":
+        return ""
+    for frame in code_frames(wait.thread):
+        if loops := scene.sources.loops(frame):
+            polls = isinstance(loops[0], ast.While) and not scene.sources.handles_failure(frame)
+            return activity.below_works(scene, wait.thread.process) if polls else ""
+    return ""
+
+
 def _retries(scene: Scene, wait: Wait) -> bool:
     """Whether it sleeps between two tries: in its own loop, or for a caller that has caught a failure."""
     for frame in code_frames(wait.thread):
@@ -253,6 +282,11 @@ def native(scene: Scene) -> Iterator[Finding]:
     for chain, wait in ends(scene, "native", "signal", "native-futex", "gpu"):
         if wait.thread.stood_still is not True or wait.user is None or rests(scene, wait) is not None:
             continue
+        _, worked, watched = runs.counted(wait.thread)
+        if worked > _ASLEEP_SHARE * watched:
+            continue  # it runs: it is being stopped and continued, or gets little of a CPU
+        if ranks.operation(chain) and any(activity.goes_on(scene, each) for each in scene.chains):
+            continue  # it waits for a rank that does its work
         frames = [each.function for each in wait.thread.native_frames[:4]]
         if wait.kind == "signal":
             yield say.finding(

@@ -37,6 +37,8 @@ def collectives(scene: Scene) -> Iterator[Finding]:
     absent_chains = [each for each in scene.chains if id(each.begin.thread.process) not in waiting]
     if any(activity.goes_on(scene, each) for each in absent_chains):
         return  # the others wait for one that does its work
+    if any(_came(scene, each) for each in scene.chains if id(each.begin.thread.process) in waiting):
+        return  # the collective before this one was seen to end
     ranks = [each for each in scene.view.ranks if id(each) in chains]
     in_it = [chains[id(each)] for each in ranks if id(each) in waiting]
     absent = [each for each in ranks if id(each) not in waiting]
@@ -103,6 +105,11 @@ def collectives(scene: Scene) -> Iterator[Finding]:
             evidence=[_stands(each, waiting) for each in in_it[:4]],
             next_steps=["run harness diagnose on the other machines"],
         )
+
+
+def _came(scene: Scene, chain: Chain) -> bool:
+    """Whether a rank came to its collective while we looked."""
+    return scene.motion(_place_in(chain).thread).user_lines_changed
 
 
 def operation(chain: Chain) -> str:

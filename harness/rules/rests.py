@@ -96,6 +96,12 @@ def _called_for_work(scene: Scene, wait: Wait, sleeper: Frame) -> Frame | None:
             loop = loops[0]
             if scene.sources.retries(frame):
                 return None
+            if (
+                not isinstance(loop, ast.While)
+                and _counts(loop)
+                and not _ASKS.search(ast.unparse(loop.target))
+            ):
+                return sleeper  # a `for` that nothing leaves early gets to its end, whatever it calls
             if never_leaves(loop) or (makes and (_turns(loop, frame, beside=False) or _counts(loop))):
                 return sleeper
             return None

@@ -112,6 +112,7 @@ SIGNATURES: tuple[Signature, ...] = (
     _signature("socket-connect", r"socket\.py", "create_connection"),
     _signature("socket-connect", r"urllib3/util/connection\.py", "create_connection"),
     _signature("serve", r"socketserver\.py", "serve_forever"),
+    _signature("serve", r"grpc/_server\.py", "wait_for_termination"),
     _signature("serve", r"socket\.py", "accept"),
     _signature("socket-read", r"socket\.py", "readinto"),
     _signature("socket-read", r"ssl\.py", "read recv recv_into do_handshake"),

@@ -89,6 +89,20 @@ class Sources:
         ]
         return tuple(reversed(found))
 
+    def loop_on_line(self, frame: Frame) -> str | None:
+        """The head of a loop over something that stands on a frame's line with all that it does."""
+        for node in self._nodes(frame):
+            if isinstance(node, (ast.For, ast.AsyncFor)):
+                if node.lineno == frame.line == node.end_lineno and not loops.is_open_ended(node):
+                    return f"for {ast.unparse(node.target)} in {ast.unparse(node.iter)}"
+            elif isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
+                first = node.generators[0]
+                over = ast.unparse(first.iter)
+                endless = any(word in over for word in ("count(", "cycle(", "repeat(", "iter("))
+                if _stands_on(node, frame.line) and not endless:
+                    return f"for {ast.unparse(first.target)} in {over}"
+        return None
+
     def held(self, frame: Frame, called: str = "") -> tuple[Held, ...]:
         """What a frame holds by its own function: `with` blocks around its line, `acquire()` before it.
 

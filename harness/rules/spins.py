@@ -57,6 +57,7 @@ _COMPUTES = re.compile(r"gemm|at::|aten|mkl|dnnl|cblas|gomp|torch_cpu|openblas|n
 # A call that is known to be long now and then, and to end.
 _LONG_CALLS = re.compile(
     r"gc\.collect\(|\.sort\(|sorted\(|torch\.(save|load|compile)\(|pickle\.|json\.|\.to\(|\.cuda\("
+    r"|\.execute(many|script)?\(|\.fetch(one|many|all)\(|\bcompress\("
 )
 
 
@@ -288,8 +289,10 @@ def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
             evidence=[f"it read and wrote {calls:,} times meanwhile: it is in no call for long", *used],
             next_steps=["let it log its steps, or start it with harness run: then steps are counted"],
         )
-    endless = next((each for each in scene.sources.loops(frame) if never_leaves(each)), None)
     matches = _MATCHES.search(f"{statement} {' '.join(each.function for each in native)}")
+    if not matches and (within := scene.sources.loop_on_line(frame)) is not None:
+        return _goes_over(scene, chain, within, used)
+    endless = next((each for each in scene.sources.loops(frame) if never_leaves(each)), None)
     if endless is not None and frame.function == "<module>" and not matches:
         # A module's variables cannot be read: whether the call is another one each time is not known.
         return _rounds(scene, chain, frame, endless, used)
@@ -322,6 +325,21 @@ def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
             *used,
         ],
         next_steps=["see what this call was given: a regular expression that backtracks, a size, a file"],
+    )
+
+
+def _goes_over(scene: Scene, chain: Chain, within: str, used: list[str]) -> Finding:
+    """A loop that stands on one line: each of its rounds looks like the last."""
+    return say.finding(
+        scene,
+        chain,
+        "slow",
+        "slow-progress",
+        0.56,
+        f"It works at {say.place(chain.end.user)}, in `{within}` on one line; how far that is cannot be "
+        "seen from outside.",
+        evidence=[*used, "a loop and what it does stand on one line, so every sample shows the same"],
+        next_steps=["look again later: the line should have been left"],
     )
 
 

@@ -69,13 +69,16 @@ def stands(frame: Frame, seen: list[Frame], loop: Loop) -> bool:
 def over_dumps(thread: ThreadView, frame: Frame) -> list[Frame]:
     """The innermost frame of the same function in every dump whose variables may be trusted."""
     found = []
+    names = {each.name for each in frame.locals}
     for stack, trusted in zip(thread.stacks, thread.trusted, strict=True):
         same = [
             each
             for each in (stack.frames if stack is not None and trusted else ())
             if (each.file, each.function) == (frame.file, frame.function)
         ]
-        found += same[:1]
+        # A comprehension has a frame of its own before 3.12, by the name of the function that it stands in.
+        alike = [each for each in same if names & {local.name for local in each.locals}]
+        found += (alike or same)[:1]
     return found
 
 

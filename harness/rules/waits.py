@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # A thread that uses this much of a CPU works, whatever its frames wait for.
 IDLE_CORES = 0.2
 
+_LOOKS_SHARE = 0.01
+
 _FUTEX_OPERATION = 0x7F
 _FUTEX_SHARED = 0x109
 # A Python lock is a semaphore: FUTEX_WAIT_BITSET | PRIVATE | CLOCK_REALTIME.
@@ -100,8 +102,12 @@ def is_busy(thread: ThreadView) -> bool:
     """Whether it used a CPU while we looked, or tried to."""
     cores = thread.cpu_cores
     seen = [sample.state for sample in thread.samples if sample is not None]
-    # On a crowded machine a thread that wants to run gets little of a CPU.
-    ready = (bool(seen) and seen.count("R") * 2 > len(seen)) or runs.wants_cpu(thread)
+    # On a crowded machine a thread that wants to run gets little of a CPU; one that only wakes up to look at
+    # something stands in line there as well, and then hardly runs.
+    _, ran, watched = runs.counted(thread)
+    only_looks = watched > 0 and ran < _LOOKS_SHARE * watched
+    often = bool(seen) and seen.count("R") * 2 > len(seen) and not only_looks
+    ready = often or runs.wants_cpu(thread)
     if cores is not None and cores >= IDLE_CORES:
         return True
     # One that asks for the GIL wakes up every few milliseconds, and then stands in line for a CPU as well.

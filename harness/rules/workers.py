@@ -90,7 +90,7 @@ def processes(scene: Scene, wait: Wait) -> Edge:
     owes_nothing = wait.kind in ("process-queue", "process-event", "pipe-read")
     done = [each for each in dead if each.exit_code == 0 and owes_nothing]
     dead = [each for each in dead if each not in done]
-    workers = [each for each in workers_of(process) if not _serves_proxies(each)]
+    workers = [each for each in workers_of(process) if not serves_proxies(each)]
     # Of several workers with a pipe or an event each, one that is at work may be the one that is waited for.
     of_one = wait.kind in ("process-event", "pipe-read") and not all(_rests(scene, each) for each in workers)
     if dead and not of_one:
@@ -168,7 +168,7 @@ def reads_from_worker(wait: Wait) -> bool:
     return _asks_pipe(wait) and bool(wait.thread.process.children)
 
 
-def _serves_proxies(process: ProcessView) -> bool:
+def serves_proxies(process: ProcessView) -> bool:
     """Whether it is a Manager's process, which keeps what others put into it and does nothing itself."""
     main = process.main
     return (

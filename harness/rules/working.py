@@ -220,7 +220,11 @@ def stands_elsewhere(scene: Scene) -> Iterator[Finding]:
                 evidence=["the user's lines changed between the samples"],
             )
     grown = _log_grown(scene)
-    if grown > 0 and not any(chain.end.kind in ("retry", "sleep") for chain in scene.chains):
+    # A heartbeat writes lines as well: they say nothing where nobody is left who could go on, or where a loop
+    # that only waits for its tasks may have written them itself.
+    told = any(chain.end.kind in ("retry", "sleep", "async") for chain in scene.chains)
+    told = told or any(chain.gap in ("idle", "dead") for chain in scene.chains)
+    if grown > 0 and not told:
         for chain in scene.chains[:1]:
             yield say.finding(
                 scene,
