@@ -143,10 +143,9 @@ def _leads_out(node: ast.AST, loop: Loop) -> bool:
 
 
 def does_nothing(loop: Loop) -> bool:
-    """Whether nothing is called or multiplied in it that could be work."""
-    return not any(
-        isinstance(each, (ast.Call, ast.Await, ast.MatMult)) for part in loop.body for each in ast.walk(part)
-    )
+    """Whether nothing is called, multiplied or gone over in it that could be work."""
+    work = (ast.Call, ast.Await, ast.MatMult, ast.ListComp, ast.SetComp, ast.DictComp)
+    return not any(isinstance(each, work) for part in loop.body for each in ast.walk(part))
 
 
 def works_beside(loop: Loop) -> bool:
