@@ -6,8 +6,8 @@ rule that lacks a reading abstains; where nothing carries, the verdict is `unkno
 What rules stand on, each on those before it: `loops`, `source` (what the source says); `calls`, `threads`,
 `roles`, `spawned`, `view` (the Case from above); `motion`, `turning`, `runs`, `rounds` (what moved);
 `signatures`, `lockfiles`, `waits` (what a thread waits for); `chain`, `workers`, `edges`, `scene` (who waits
-for whom); `say` (words); `flow`, `rests`, `progress` (does it advance). `enough`, `unknown` and `unchecked`
-say what all of it is worth. All other modules are rules, one a family of causes.
+for whom); `say` (words); `flow`, `rests`, `progress`, `tries` (does it advance). `enough`, `unknown` and
+`unchecked` say what all of it is worth. All other modules are rules, one a family of causes.
 
 Not covered: reading anything, showing anything.
 """

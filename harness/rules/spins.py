@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from harness import frames as code
 from harness.evidence import Frame
-from harness.rules import say
+from harness.rules import say, tries
 from harness.rules.loops import (
     does_nothing,
     ends_by_clock,
@@ -112,6 +112,8 @@ def spinning(scene: Scene, chain: Chain) -> Finding | None:
         if sure:
             return _endless(scene, chain, frame, loop, used, sure)
         return _unseen_end(scene, chain, frame, loop, used)
+    if (trying := tries.spins(scene, chain, used)) is not None:
+        return trying
     if works or len(motion.functions) > 3:
         return say.finding(
             scene,
@@ -145,6 +147,9 @@ def _endless(
     thread = chain.end.thread
     if setter := served(scene, thread, loop):
         return _unseen_end(scene, chain, frame, loop, used, f"it ends by {setter}")
+    if not exit_names(loop) and not never_leaves(loop) and tries.others_run(thread):
+        why = "it ends when what it tries succeeds, and others run beside it"
+        return _unseen_end(scene, chain, frame, loop, used, why)
     words = ast.unparse(loop).split("\n", 1)[0]
     names = ", ".join(sorted(exit_names(loop))) or "nothing"
     return say.finding(

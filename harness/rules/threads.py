@@ -201,7 +201,7 @@ def threads_of(process: ProcessView) -> tuple[ThreadView, ...]:
             tid=tid,
             name=_name(stacks.get(tid, nothing), samples.get(tid, nothing)),
             samples=tuple(samples.get(tid, nothing)),
-            stacks=tuple(stacks.get(tid, nothing)),
+            stacks=_untorn(stacks.get(tid, nothing), trusted),
             trusted=tuple(trusted),
         )
         for tid in sorted({*samples, *stacks}, key=lambda tid: (tid != process.pid, tid))
@@ -224,6 +224,27 @@ def _is_whole(stack: ThreadStack) -> bool:
     """Whether it goes back to where its thread began: in 3.12 a generator may be seen without its callers."""
     outermost = next((frame for frame in reversed(stack.frames) if not frame.native), None)
     return outermost is None or _own_name(outermost.function) != "<genexpr>"
+
+
+def _untorn(stacks: Sequence[ThreadStack | None], trusted: Sequence[bool]) -> tuple[ThreadStack | None, ...]:
+    """Without those that were torn: of a thread that ran meanwhile, parts of two stacks may be read as one.
+
+    A whole one begins where those begin that were read while the process was paused.
+    """
+    begins = {
+        _begin(stack)
+        for stack, paused in zip(stacks, trusted, strict=True)
+        if stack is not None and paused and stack.frames
+    }
+    return tuple(
+        stack if paused or stack is None or not begins or _begin(stack) in begins else None
+        for stack, paused in zip(stacks, trusted, strict=True)
+    )
+
+
+def _begin(stack: ThreadStack) -> tuple[str, str]:
+    frame = next((frame for frame in reversed(stack.frames) if not frame.native), None)
+    return (frame.file, frame.function) if frame is not None else ("", "")
 
 
 def _bare(stack: ThreadStack) -> ThreadStack:

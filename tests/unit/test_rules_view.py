@@ -72,6 +72,27 @@ def test_a_generator_that_was_seen_without_its_callers_is_no_stack():
     assert saver.stood_still
 
 
+def test_a_stack_that_was_torn_while_its_thread_ran_is_left_out():
+    case = bundle.load(REPOSITORY / "tests" / "cases" / "locks" / "two_locks")
+
+    def torn(stack: ThreadStack) -> ThreadStack:
+        return replace(stack, frames=stack.frames[:1]) if stack.name == "saver" else stack
+
+    (seen,) = case.samples[0].processes
+    assert isinstance(seen.stacks, Reading)
+    dump = replace(
+        seen.stacks.value, method="nonblocking", threads=tuple(map(torn, seen.stacks.value.threads))
+    )
+    first = replace(case.samples[0], processes=(replace(seen, stacks=replace(seen.stacks, value=dump)),))
+    (process,) = View(replace(case, samples=(first, *case.samples[1:]))).processes
+    saver = next(each for each in process.threads if each.name == "saver")
+    assert saver.stacks[0] is None
+    assert saver.stacks[-1] is not None
+    assert all(
+        each.stacks[0] is not None for each in process.threads if each.python_frames and each is not saver
+    )
+
+
 def test_what_was_not_seen_is_none():
     from tests.support.cases import case
 
