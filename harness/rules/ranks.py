@@ -125,7 +125,9 @@ def _place_in(chain: Chain) -> Wait:
 
 def _operation(wait: Wait) -> str:
     if wait.kind == "collective" and wait.frame is not None:
-        return wait.frame.function if "distributed_c10d" in wait.frame.file else "DDP's reduction"
+        if "distributed_c10d" in wait.frame.file:
+            return wait.frame.function
+        return "DDP's reduction" if "nn/parallel" in wait.frame.file else "a functional collective"
     process = wait.thread.process
     several = process.environment.get("WORLD_SIZE", "1") != "1" or len(process.view.ranks) > 1
     ranked = process.rank is not None and several
