@@ -109,10 +109,11 @@ def _read(path: Path) -> bytes:
         else:
             message = f"{path}: {'a symbolic link' if error.errno == errno.ELOOP else _reason(error)}"
         raise RecordError(message, remedy=_NOT_A_CASE) from None
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(descriptor)  # of a directory no file can be made
+        raise RecordError(f"{path}: not a regular file", remedy=_NOT_A_CASE)
     with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise RecordError(f"{path}: not a regular file", remedy=_NOT_A_CASE)
         if facts.st_size > MAX_CASE_BYTES:
             raise RecordError(
                 f"{path}: {facts.st_size} bytes, more than the {MAX_CASE_BYTES} that a Case may have"

@@ -134,9 +134,10 @@ def test_a_folder_without_case_json_is_named_so(tmp_path):
         bundle.load(tmp_path)
 
 
-def test_links_fifos_and_gigabytes_are_refused(tmp_path):
-    for name in ("link", "fifo", "huge"):
+def test_links_fifos_folders_and_gigabytes_are_refused(tmp_path):
+    for name in ("link", "fifo", "folder", "huge"):
         (tmp_path / name).mkdir()
+    (tmp_path / "folder" / "case.json").mkdir()
     (tmp_path / "link" / "case.json").symlink_to("/etc/passwd")
     os.mkfifo(tmp_path / "fifo" / "case.json")
     with (tmp_path / "huge" / "case.json").open("wb") as file:
@@ -144,6 +145,7 @@ def test_links_fifos_and_gigabytes_are_refused(tmp_path):
     for name, message in (
         ("link", "symbolic link"),
         ("fifo", "not a regular file"),
+        ("folder", "not a regular file"),
         ("huge", "bytes, more than"),
     ):
         with pytest.raises(RecordError, match=message):
