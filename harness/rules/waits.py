@@ -118,9 +118,10 @@ def _by_syscall(thread: ThreadView, user: Frame | None, sources: Sources) -> Wai
     call = thread.syscall
     statement = sources.statement(user) if user else ""
     if call is None:
-        # Where system calls may not be read, a line of the user's that calls sleep says it as well.
+        # Where system calls may not be read, or it stood in line for a CPU in each sample, a line that calls
+        # sleep says it as well.
         innermost = next(iter(thread.python_frames), None)
-        if not thread.syscalls and user is innermost and _SLEEP_CALL.search(statement):
+        if innermost is not None and _SLEEP_CALL.search(sources.statement(innermost)):
             return Wait(kind="sleep", thread=thread, user=user, on=statement)
         return Wait(kind="native", thread=thread, user=user, on=_kernel_words(thread))
     if call.name == "futex":

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from harness import bundle
-from harness.evidence import Reading, Syscall, ThreadSample, ThreadStack
+from harness.evidence import Reading, Running, Syscall, ThreadSample, ThreadStack, Undisturbed
 from harness.rules import calls
+from harness.rules.scene import Scene
 from harness.rules.view import View
 from tests.support.env import REPOSITORY
 
@@ -131,3 +132,19 @@ def _asleep(call, where):
         syscall=Reading(value=call),
         wchan=Reading(value=where),
     )
+
+
+def test_what_stands_in_line_for_a_cpu_at_a_line_that_sleeps_only_looks_now_and_then():
+    case = bundle.load(REPOSITORY / "tests" / "cases" / "sleeps" / "counts_its_polls")
+    looks = Undisturbed(seconds=0.4, runs=20, cpu_seconds=0.001, queued_seconds=0.3)
+
+    def in_line(sample):
+        threads = tuple(
+            replace(each, state="R", syscall=Reading(value=Running()), undisturbed=Reading(value=looks))
+            for each in sample.threads.value
+        )
+        return replace(sample, threads=replace(sample.threads, value=threads))
+
+    crowded = tuple(replace(each, processes=tuple(map(in_line, each.processes))) for each in case.samples)
+    scene = Scene(View(replace(case, samples=crowded)))
+    assert scene.chains[0].end.kind == "sleep"
