@@ -97,8 +97,15 @@ def stopped(scene: Scene) -> Iterator[Finding]:
 
 def _is_continued(thread: ThreadView) -> bool:
     """Whether it was stopped before, and ran again: who limits its CPU so (cpulimit) will let it go on."""
-    states = [sample.state for sample in thread.samples if sample is not None]
-    return any(before in ("T", "t") and after not in ("T", "t") for before, after in pairwise(states))
+    seen = [sample for sample in thread.samples if sample is not None]
+    return any(
+        before.state in ("T", "t")
+        and (
+            after.state not in ("T", "t")
+            or (isinstance(after.undisturbed, Reading) and after.undisturbed.value.cpu_seconds > 0)
+        )
+        for before, after in pairwise(seen)
+    )
 
 
 def disk_wait(scene: Scene) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ import pytest
 
 from harness import bundle
 from harness.evidence import Reading, Running, Syscall, ThreadSample, ThreadStack, Undisturbed
-from harness.rules import calls
+from harness.rules import calls, diagnose
 from harness.rules.scene import Scene
 from harness.rules.view import View
 from tests.support.env import REPOSITORY
@@ -148,3 +148,18 @@ def test_what_stands_in_line_for_a_cpu_at_a_line_that_sleeps_only_looks_now_and_
     crowded = tuple(replace(each, processes=tuple(map(in_line, each.processes))) for each in case.samples)
     scene = Scene(View(replace(case, samples=crowded)))
     assert scene.chains[0].end.kind == "sleep"
+
+
+@pytest.mark.parametrize(("cpu_seconds", "state"), [(0.0, "stopped"), (0.02, "unknown")])
+def test_what_runs_between_two_stops_is_limited_and_not_stopped(cpu_seconds, state):
+    case = bundle.load(REPOSITORY / "tests" / "cases" / "states/stopped")
+    between = Undisturbed(seconds=0.4, runs=int(cpu_seconds > 0), cpu_seconds=cpu_seconds, queued_seconds=0.0)
+
+    def stopped(sample):
+        threads = tuple(
+            replace(each, state="T", undisturbed=Reading(value=between)) for each in sample.threads.value
+        )
+        return replace(sample, threads=replace(sample.threads, value=threads))
+
+    samples = tuple(replace(each, processes=tuple(map(stopped, each.processes))) for each in case.samples)
+    assert diagnose(replace(case, samples=samples)).verdict.state == state
