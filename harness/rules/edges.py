@@ -207,6 +207,8 @@ def _counterpart(scene: Scene, wait: Wait, own: tuple[str, ...], opposite: tuple
         return Edge(gap="nobody", fact="no other thread of the process runs the user's code")
     if not proved and (edge := _by_attribute(scene, wait, others, own, opposite)) is not None:
         return edge
+    if not proved and (edge := _of_one_object(scene, wait, others)) is not None:
+        return edge
     if not proved:
         refers = any(
             local.address == wait.object_address
@@ -227,6 +229,22 @@ def _counterpart(scene: Scene, wait: Wait, own: tuple[str, ...], opposite: tuple
     order: dict[str, int] = {"queue-get" if wait.kind == "queue-join" else wait.kind: 2, "busy": 1}
     chosen = min(proved, key=lambda each: order.get(scene.wait(each).kind, 0))
     return Edge(to=chosen, fact=f"{chosen.name} is the one that calls {'/'.join(opposite[:2])} on it")
+
+
+def _of_one_object(scene: Scene, wait: Wait, others: list[ThreadView]) -> Edge | None:
+    """A thread at work in methods of the object whose method waits: it may give it in one of the others."""
+    waiting = {
+        local.address
+        for frame in user_frames(wait.thread)
+        for local in frame.locals
+        if local.name == "self" and local.argument and local.kind == "object"
+    }
+    for thread in others:
+        works = scene.wait(thread).kind == "busy" and wait.thread.process.has_trusted_locals
+        for frame in user_frames(thread) if works else ():
+            if any(local.name == "self" and local.address in waiting for local in frame.locals):
+                return Edge(to=thread, fact=f"{thread.name} works for the object that waits")
+    return None
 
 
 def _by_attribute(
