@@ -270,7 +270,9 @@ def _woke(often: int, seconds: float) -> str:
 
 
 def _unread_loop(scene: Scene, wait: Wait) -> str:
-    """Where it wakes up again and again in a loop whose variables could not be read, it may well go on."""
+    """Where it may well go on: its source, or the variables of a loop that it wakes up in, were not read."""
+    if all(scene.sources.of(frame) is None for frame in code_frames(wait.thread)):
+        return "its source, which tells whether it rests as a part of its work, could not be read"
     if wait.thread.process.has_trusted_locals or not runs_again(wait.thread):
         return ""
     looping = any(scene.sources.loops(frame) for frame in code_frames(wait.thread))
