@@ -17,7 +17,7 @@ from harness.rules.waits import IDLE_CORES
 from harness.rules.workers import serves_proxies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from harness.findings import Finding
     from harness.rules.chain import Chain
@@ -89,10 +89,29 @@ def works(scene: Scene, process: ProcessView) -> str:
     return ""
 
 
+def one_works(scene: Scene, processes: Iterable[ProcessView]) -> str:
+    """What shows that one of these that live advances, or nothing."""
+    return next((words for each in processes if each.alive and (words := works(scene, each))), "")
+
+
 def below_works(scene: Scene, process: ProcessView) -> str:
     """What shows that a process which this program started to work for it advances, or nothing."""
-    workers = (each for each in process.children if each.alive and each.by_multiprocessing)
-    return next((words for each in workers if not serves_proxies(each) and (words := works(scene, each))), "")
+    workers = (each for each in process.children if each.by_multiprocessing and not serves_proxies(each))
+    return one_works(scene, workers)
+
+
+def waits_for_workers(scene: Scene, chain: Chain, does: str, words: str) -> Finding:
+    """slow-progress: a thread that only waits, now and then, for workers of which one was seen to work."""
+    return say.finding(
+        scene,
+        chain,
+        "slow",
+        "slow-progress",
+        0.6,
+        f"{say.who(chain.end.thread)} {does}; one of its workers works: {words}.",
+        evidence=[words],
+        next_steps=["look again: what the workers do should get on"],
+    )
 
 
 def _now_and_then(process: ProcessView) -> str:

@@ -55,7 +55,7 @@ def ends_within(call: Syscall | None, seconds: float) -> bool:
     at = _POLL_TIMEOUT_AT.get(call.name) if call is not None else None
     if call is None or at is None or len(call.arguments) <= at:
         return False
-    return call.arguments[at] & _NO_LIMIT != _NO_LIMIT and call.arguments[at] & _NO_LIMIT <= seconds * 1000
+    return call.arguments[at] & _NO_LIMIT <= seconds * 1000
 
 
 def served(scene: Scene, wait: Wait) -> str:

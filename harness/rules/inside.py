@@ -148,17 +148,8 @@ def events(scene: Scene) -> Iterator[Finding]:
         call = wait.thread.syscall
         timed = wait.kind == "event" and call is not None and flow.has_limit(call)
         if timed and (words := activity.below_works(scene, wait.thread.process)):
-            yield say.finding(
-                scene,
-                chain,
-                "slow",
-                "slow-progress",
-                0.6,
-                f"{say.who(wait.thread)} waits for {what} at {say.place(wait.user)}, each time for a while; "
-                f"one of its workers works: {words}.",
-                evidence=[words],
-                next_steps=["look again: what the workers do should get on"],
-            )
+            does = f"waits for {what} at {say.place(wait.user)}, each time for a while"
+            yield activity.waits_for_workers(scene, chain, does, words)
             continue
         by = "the threads wait for each other" if cyclic else _others(wait)
         yield say.finding(
@@ -257,8 +248,7 @@ def loops(scene: Scene) -> Iterator[Finding]:
         timed = call is not None and flow.has_limit(call) and runs.counted(wait.thread)[0] > 0
         if timed or runs.runs_again(wait.thread) or flow.ends_within(call, _SOON_SECONDS):
             continue  # its timers go off: which task waits for what cannot be seen from outside
-        below = [each for each in wait.thread.process.children if each.alive]
-        if words := next((words for each in below if (words := activity.works(scene, each))), ""):
+        if words := activity.one_works(scene, wait.thread.process.children):
             yield say.finding(
                 scene,
                 chain,

@@ -162,10 +162,8 @@ def lock_wait(scene: Scene) -> Iterator[Finding]:
 def _sharer_works(scene: Scene, process: ProcessView) -> str:
     """What shows that a process advances with which this one may share the lock; nothing where none does."""
     siblings = process.parent.children if process.by_multiprocessing and process.parent is not None else ()
-    sharers = [each for each in (*process.children, *siblings) if each.by_multiprocessing and each.alive]
-    return next(
-        (words for each in sharers if each is not process and (words := activity.works(scene, each))), ""
-    )
+    beside = (each for each in (*process.children, *siblings) if each is not process)
+    return activity.one_works(scene, (each for each in beside if each.by_multiprocessing))
 
 
 def user_threads(process: ProcessView) -> list[object]:

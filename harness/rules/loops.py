@@ -42,16 +42,22 @@ def exit_words(loop: Loop) -> set[str]:
 
 
 def written_words(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
-    """What a function assigns to, in part too, or calls a method of; by the same names."""
-    written: list[ast.AST] = []
-    for node in ast.walk(function):
-        if isinstance(node, (ast.Assign, ast.Delete)):
-            written += node.targets
-        elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
-            written.append(node.target)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            written.append(node.func.value)
-    return _words(_last(each) for each in written)
+    """What a function changes that others see: assigns to, in part too, or calls a method of; so named."""
+    nodes = list(ast.walk(function))
+    shared = {name for each in nodes if isinstance(each, (ast.Global, ast.Nonlocal)) for name in each.names}
+    written = [
+        each
+        for each in nodes
+        if isinstance(each, (ast.Name, ast.Attribute, ast.Subscript))
+        and not isinstance(each.ctx, ast.Load)
+        and (not isinstance(each, ast.Name) or each.id in shared)  # any other one is its own
+    ]
+    called = [
+        each.func.value
+        for each in nodes
+        if isinstance(each, ast.Call) and isinstance(each.func, ast.Attribute)
+    ]
+    return _words(_last(each) for each in (*written, *called))
 
 
 def _words(nodes: Iterable[ast.AST]) -> set[str]:
@@ -160,9 +166,12 @@ def works_beside(loop: Loop) -> bool:
 
 def is_open_ended(loop: Loop) -> bool:
     """Whether a loop has no end of its own: `while`, or `for` over itertools.count and the like."""
-    if isinstance(loop, ast.While):
-        return True
-    text = ast.unparse(loop.iter)
+    return isinstance(loop, ast.While) or is_endless(loop.iter)
+
+
+def is_endless(iterable: ast.expr) -> bool:
+    """Whether going over it has no end of its own: itertools.count and the like."""
+    text = ast.unparse(iterable)
     return "count(" in text or "cycle(" in text or "repeat(" in text or text.startswith("iter(")
 
 

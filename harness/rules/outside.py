@@ -193,17 +193,8 @@ def sleeping(scene: Scene) -> Iterator[Finding]:
             continue
         frame = wait.user
         if words := _looked_after(scene, wait):
-            yield say.finding(
-                scene,
-                chain,
-                "slow",
-                "slow-progress",
-                0.6,
-                f"{say.who(wait.thread)} looks now and then, at {say.place(frame)}, how far its workers are; "
-                f"one of them works: {words}.",
-                evidence=[words],
-                next_steps=["look again: what the workers do should get on"],
-            )
+            does = f"looks now and then, at {say.place(frame)}, how far its workers are"
+            yield activity.waits_for_workers(scene, chain, does, words)
             continue
         retries = wait.kind == "retry" or _retries(scene, wait)
         counted = [each.words for each in scene.motion(wait.thread).counters[:2]]

@@ -97,10 +97,8 @@ class Sources:
                     return f"for {ast.unparse(node.target)} in {ast.unparse(node.iter)}"
             elif isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
                 first = node.generators[0]
-                over = ast.unparse(first.iter)
-                endless = any(word in over for word in ("count(", "cycle(", "repeat(", "iter("))
-                if _stands_on(node, frame.line) and not endless:
-                    return f"for {ast.unparse(first.target)} in {over}"
+                if _stands_on(node, frame.line) and not loops.is_endless(first.iter):
+                    return f"for {ast.unparse(first.target)} in {ast.unparse(first.iter)}"
         return None
 
     def held(self, frame: Frame, called: str = "") -> tuple[Held, ...]:

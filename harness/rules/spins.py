@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 # A thread that computes reads its modules and its data as well.
 MOSTLY_IO_BYTES_PER_SECOND = 8 * 2**20
 _PARALLEL_CORES = 1.6
+_SAME_LINE = "every sample stands on the same line"
 # A call that turns in one place touches hardly any page that it had not touched before.
 _NEW_PAGES_PER_SECOND = 5
 # What may well turn for ever in one call.
@@ -173,12 +174,12 @@ def _unseen_end(
     scene: Scene,
     chain: Chain,
     frame: Frame,
-    loop: Loop,
+    loop: Loop | str,
     used: list[str],
     why: str = "its variables change from sample to sample",
 ) -> Finding:
     """What its end depends on is changed, in the loop or by another thread: how far it is cannot be read."""
-    words = ast.unparse(loop).split("\n", 1)[0]
+    words = loop if isinstance(loop, str) else ast.unparse(loop).split("\n", 1)[0]
     return say.finding(
         scene,
         chain,
@@ -230,7 +231,7 @@ def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
             if never_leaves(loop) and not does_nothing(loop):
                 return _rounds(scene, chain, frame, loop, used)
             if not is_open_ended(loop):
-                return _unseen_end(scene, chain, frame, loop, used)
+                return _unseen_end(scene, chain, frame, loop, used, _SAME_LINE)
             if ends_by_clock(loop):
                 return _until_a_moment(scene, chain, frame, used)
             if setter := served(scene, thread, loop):
@@ -243,7 +244,7 @@ def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
                 "python-spin",
                 0.85,
                 f"It burns a CPU in the loop `{words}` at {say.place(frame)}.",
-                evidence=["every sample stands on the same line", *used],
+                evidence=[_SAME_LINE, *used],
                 next_steps=["see what should change the condition, and who should do it"],
             )
     if bound_anew := called_again(thread):
@@ -296,7 +297,7 @@ def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
         )
     matches = _MATCHES.search(f"{statement} {' '.join(each.function for each in native)}")
     if not matches and (within := scene.sources.loop_on_line(frame)) is not None:
-        return _goes_over(scene, chain, within, used)
+        return _unseen_end(scene, chain, frame, within, used, _SAME_LINE)
     endless = next((each for each in scene.sources.loops(frame) if never_leaves(each)), None)
     if endless is not None and frame.function == "<module>" and not matches:
         # A module's variables cannot be read: whether the call is another one each time is not known.
@@ -330,21 +331,6 @@ def _one_line(scene: Scene, chain: Chain, used: list[str]) -> Finding | None:
             *used,
         ],
         next_steps=["see what this call was given: a regular expression that backtracks, a size, a file"],
-    )
-
-
-def _goes_over(scene: Scene, chain: Chain, within: str, used: list[str]) -> Finding:
-    """A loop that stands on one line: each of its rounds looks like the last."""
-    return say.finding(
-        scene,
-        chain,
-        "slow",
-        "slow-progress",
-        0.56,
-        f"It works at {say.place(chain.end.user)}, in `{within}` on one line; how far that is cannot be "
-        "seen from outside.",
-        evidence=[*used, "a loop and what it does stand on one line, so every sample shows the same"],
-        next_steps=["look again later: the line should have been left"],
     )
 
 

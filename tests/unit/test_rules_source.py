@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import textwrap
 
@@ -113,3 +114,19 @@ def test_the_extent_of_a_function_is_bounded():
     first, last = extent(long, 900, "f")
     assert first <= 900 <= last
     assert last - first <= 200
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("FLAG[0] += 1", {"FLAG"}),
+        ("self.state.done = True", {"done"}),
+        ("left, self.done = 1, 2", {"done"}),
+        ("arrived.set()", {"arrived"}),
+        ("global done; done = True", {"done"}),
+        ("done = True", set()),  # of its own: whoever waits for another `done` is not served by it
+    ],
+)
+def test_what_a_function_changes_that_others_see(body, words):
+    function = ast.parse(f"def change(self): {body}").body[0]
+    assert loops.written_words(function) == words
