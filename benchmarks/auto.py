@@ -114,7 +114,7 @@ def inside(repeats: int) -> None:
     """
     import torch  # noqa: F401 (it is what brings the recorder)
 
-    recorder = next(each for each in sys.meta_path if hasattr(each, "_recorder"))._recorder  # noqa: SLF001
+    recorder = next(each for each in sys.meta_path if hasattr(each, "_recorder"))._recorder  # noqa: SLF001 (what is measured)
     timer, _ = _train(repeats, _time_calls_of(recorder, silent=True))
     for name in _METHODS:
         delattr(recorder, name)

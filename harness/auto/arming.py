@@ -119,7 +119,7 @@ class Modules:
         self,
         name: str,
         globals: "Mapping[str, object] | None" = None,  # noqa: A002 (as __import__ has it)
-        locals: "Mapping[str, object] | None" = None,  # noqa: A002
+        locals: "Mapping[str, object] | None" = None,  # noqa: A002 (the same)
         fromlist: "Sequence[str]" = (),
         level: int = 0,
     ) -> "ModuleType":

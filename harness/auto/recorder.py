@@ -86,7 +86,7 @@ class Recorder(Stages):
                 self.leave(scope)
             else:
                 self._event(DATA, FORWARD if batch else NONE)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 (as in `waits`)
             self.fail(error)
 
     # ── gradients ──────────────────────────────────────────────────────────────────────────────────────────
@@ -117,7 +117,7 @@ class Recorder(Stages):
                 steps.note_loss(tensors)
             self._event(FORWARD, BACKWARD)
             return True
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 (as in `waits`)
             self.fail(error)
             return False
 
@@ -133,7 +133,7 @@ class Recorder(Stages):
                 self._stepped_inside = []
                 if well:
                     self._complete(self._steps.leading(inside))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 (as in `waits`)
             self.fail(error)
 
     @guarded
@@ -147,7 +147,7 @@ class Recorder(Stages):
         if self.on and self._base == "train" and get_ident() == self._thread:
             try:
                 self._steps.note_norm(norm)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001 (as in `waits`)
                 self.fail(error)
 
     def zeroed(self) -> None:
@@ -183,7 +183,7 @@ class Recorder(Stages):
             self._stepping, self._stale, self._inner = id(optimizer), False, 0
             steps.note_rates(optimizer)
             self._event(OTHER, FORWARD if closure else OPTIMIZER)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 (as in `waits`)
             self.fail(error)
 
     def optimizer_ends(self, optimizer: "Any") -> None:
@@ -208,7 +208,7 @@ class Recorder(Stages):
                 self._steps.forget()
             if (skipped or not self._complete(optimizer)) and within:  # a row ends the phase by itself
                 self._mark(b"", now)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 (as in `waits`)
             self.fail(error)
 
     @guarded

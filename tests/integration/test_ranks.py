@@ -11,6 +11,7 @@ import pytest
 from harness.clock import SYSTEM
 from harness.watch.procstat import parse_stat
 from harness.watch.ranks import Ranks
+from tests.support import nobody
 from tests.support.emitting import emitting as program
 from tests.support.programs import completed_on_a_small_disk
 from tests.support.wait import wait_for
@@ -191,6 +192,23 @@ def test_a_second_observer_writes_nothing(run_dir):
         trainer.hear("done")
         Ranks(run_dir, clock=SYSTEM, record=False).poll()
     assert not (run_dir / "metrics.jsonl").exists()
+
+
+@pytest.mark.needs("root")
+def test_a_record_that_lies_where_this_user_may_not_look_is_said():
+    with nobody.folder() as place:
+        (place / "closed").mkdir(mode=0o700)
+        (place / "ranks").mkdir()
+        (place / "ranks" / "00000.beat").symlink_to(place / "closed" / "memory.beat")
+        ranks = Ranks(place, clock=SYSTEM, record=False)
+        os.seteuid(nobody.UID)
+        try:
+            assert ranks.poll() == ()
+        finally:
+            os.seteuid(0)
+        # Of that record alone: the others are looked at all the same.
+        path = place / "ranks" / "00000.beat"
+        assert ranks.take_problems() == (f"{path}: no record can be read here: Permission denied",)
 
 
 @pytest.mark.needs("tmpfs")

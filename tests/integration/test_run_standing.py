@@ -150,7 +150,7 @@ def test_a_machine_that_was_renamed_knows_its_processes(
     (first.directory / "run.json").write_text(json.dumps(record))
     assert runs.status(first.directory)["state"] == "running"
     first.process.kill()
-    first.process.wait()
+    first.process.wait(timeout=runs.DEADLINE_SECONDS)
     assert first.record() == record
     assert runs.status(first.directory)["state"] == "unsupervised"
     second = start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -228,8 +229,16 @@ def test_a_command_that_we_may_not_signal_is_said_to_be_out_of_reach(tmp_path: P
             wait_for(lambda: first.record()["supervisor_pid"] == second.pid, what="the second one")
             second.send_signal(signal.SIGINT)
             assert second.stdout is not None
-            said = wait_for(lambda: "SIGINT" in (line := second.stdout.readline()) and line)
-            assert f"SIGINT cannot be passed on: pid {first.pid()} is another user's" in said
+            descriptor, heard = second.stdout.fileno(), bytearray()
+            os.set_blocking(descriptor, False)
+
+            def told() -> bool:
+                with contextlib.suppress(BlockingIOError):
+                    heard.extend(os.read(descriptor, 65536))
+                return b"SIGINT" in heard and heard.endswith(b"\n")
+
+            wait_for(told, what="the answer to Ctrl-C")
+            assert f"SIGINT cannot be passed on: pid {first.pid()} is another user's" in heard.decode()
             _end(place, 7)
             assert second.communicate(timeout=runs.DEADLINE_SECONDS)
             assert second.returncode == 7

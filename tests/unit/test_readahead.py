@@ -111,14 +111,20 @@ def test_ctrl_c_while_the_thread_is_waited_for_does_not_make_it_ended():
         yield 1
 
     reading = ReadAhead(produce, meter=Meter("a source", 30.0), remedy="")
-    pressed = threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+
+    def press():
+        reading._stop.wait(30)  # by then `close` waits for the thread, or is about to
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    pressing = threading.Thread(target=press)
 
     def close():
-        pressed.start()
+        pressing.start()
         reading.close(30)
 
     with pytest.raises(KeyboardInterrupt):
         close()
+    pressing.join(30)
     assert not reading.close(0.0)
     go.set()
     assert reading.close(30)
